@@ -1,0 +1,67 @@
+# Two commands do everything: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: help demo test unit e2e check verify generate lint types lab lab-down lock bench mutate
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+
+$(READY): requirements/dev.txt pyproject.toml
+	@echo "==> Python environment in $(VENV) (hash-locked)"
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there: install Python 3.11 or newer (Debian: apt-get install python3 python3-venv), or set PYTHON="; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "perfpolicy needs Python 3.11 or newer; set PYTHON=")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make a virtual environment: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: $(READY) ## a running lab, the operator, examples/ce-hub under load; KEEP=1 leaves it running
+	@$(BIN)/python -m demo $(if $(KEEP),--keep)
+
+test: $(READY) ## everything CI runs: verify, lint, types, unit tests, e2e on the lab, with minutes per suite
+	@$(BIN)/python -m tools.suites all
+
+unit: $(READY) ## unit tests only
+	@$(BIN)/python -m pytest -n auto tests
+
+e2e: $(READY) ## end-to-end tests on the lab's real cluster
+	@$(BIN)/python -m tools.suites e2e
+
+check: $(READY) ## verify, lint, types and unit tests: no cluster
+	@$(BIN)/python -m tools.suites check
+
+generate: $(READY) ## CRDs and reference docs from the models
+	@$(BIN)/python -m tools.generate write
+
+verify: $(READY) ## fail where a generated file differs from what `make generate` writes
+	@$(BIN)/python -m tools.generate verify
+
+lint: $(READY) ## ruff and import-linter
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+
+types: $(READY) ## mypy --strict
+	@$(BIN)/mypy
+
+lab: $(READY) ## the real local cluster, left running
+	@$(BIN)/python -m lab up
+
+lab-down: $(READY) ## take the lab away, with every process, mount, interface and table
+	@$(BIN)/python -m lab down
+
+bench: $(READY) ## measurements as ratios, on the fake-node lab
+	@$(BIN)/python -m bench.create_burst
+
+mutate: $(READY) ## show on the lab that every kind of child matters: each removed once, its proofs must fail
+	@$(BIN)/python -m e2e.mutate
+
+lock: $(READY) ## renew requirements/ from pyproject.toml
+	@$(BIN)/pip install --quiet uv
+	@for spec in "runtime.txt" "dev.txt --group dev --group lab -c requirements/runtime.txt"; do set -- $$spec; out=$$1; shift; \
+	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml "$$@" -o requirements/$$out; done
