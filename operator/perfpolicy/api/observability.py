@@ -1,0 +1,53 @@
+"""Wire format of what the policy writes for the people and tools that watch: alert rules and scraping."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from perfpolicy.api.base import Block, PlainText, PromLabelName, Rule, SetOf, UrlPath, Wire
+
+# vocabulary.AlertName, as a type checker and pydantic read it; a test keeps the two equal.
+Alert = Literal[
+    "HighResponseTime", "HighErrorRate", "HighCPUUsage", "HighMemoryUsage", "CircuitBreakerOpen", "ErrorBudgetBurn", "MetricsAbsent"
+]  # fmt: skip
+
+RESERVED_LABELS: Final = (
+    "alertname", "namespace", "severity", "policy", "policy_namespace", "policy_uid", "objective", "quantile", "long", "short",
+)  # fmt: skip
+"""Labels the rules set themselves: a value of the author's would have no effect."""
+
+
+class Alerts(Block):
+    """Prometheus alerts on the thresholds and objectives of the policy."""
+
+    labels: Annotated[dict[PromLabelName, PlainText], Field(max_length=8)] | None = None
+    """Labels added to every alert, for example the team it is routed to."""
+    runbook: Annotated[str, Field(pattern="^https?://[A-Za-z0-9][!-z|~]*$", max_length=512)] | None = None
+    """Address of the runbook, put on every alert."""
+    disabled: SetOf[Alert] | None = None
+    """Names of alerts that are left out."""
+
+    RULES = (
+        Rule(
+            cel=f"!has(self.labels) || !self.labels.exists(key, key in [{', '.join(repr(name) for name in RESERVED_LABELS)}])",
+            holds=lambda alerts: not set(alerts.labels or ()) & set(RESERVED_LABELS),
+            message=f"labels may have any name but {', '.join(RESERVED_LABELS)}: those are set by the rules",
+            field="labels",
+        ),
+    )
+
+
+class Scrape(Block):
+    """Scraping of the application's own metrics endpoint at spec.service.metricsPort."""
+
+    path: UrlPath | None = None
+    """Path of the endpoint. Left out: /metrics."""
+
+
+class Observability(Wire):
+    """Alert rules and scraping."""
+
+    alerts: Alerts | None = None
+    """Alerts. Left out: they are written."""
+    scrape: Scrape | None = None
+    """Scraping of the application. Left out: it is not scraped."""

@@ -1,0 +1,169 @@
+"""Wire format of PerformanceClass: the admin's side, which fills, limits and grants."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from perfpolicy.api.base import DnsLabel, Host, Labels, Named, ObjectName, Percent, PositiveDuration, PromLabelName, Rule, SetOf, Wire
+from perfpolicy.api.parse import parse
+from perfpolicy.api.policy import Metadata, PolicySettings
+from perfpolicy.api.traffic import GatewayRef, Limit
+from perfpolicy.vocabulary import API_VERSION, CLASS_KIND, DEFAULT_CLASS_ANNOTATION
+
+
+class LabelSelector(Wire):
+    """Objects by their labels."""
+
+    match_labels: Annotated[Labels, Field(min_length=1)]
+    """Labels the object carries, all of them."""
+
+
+class AllowedNamespaces(Wire):
+    """Namespaces by name or by labels; either is enough."""
+
+    names: Annotated[SetOf[DnsLabel], Field(max_length=256)] | None = None
+    """Names of namespaces."""
+    selector: LabelSelector | None = None
+    """Labels of namespaces."""
+
+
+class Limits(Wire):
+    """What no policy of the class may pass. A policy that does is refused, with the limit named."""
+
+    min_mtls: Literal["Permissive", "Strict"] | None = None
+    """The weakest security.mtls a policy may have."""
+    default_deny: Literal["Required"] | None = None
+    """Required: security.defaultDeny must be Enabled."""
+    network: Literal["Required"] | None = None
+    """Required: network.ingress must restrict who connects."""
+    max_timeout: PositiveDuration | None = None
+    """The longest timeout; a policy without one passes it, too."""
+    max_retry_attempts: Annotated[int, Field(ge=0, le=10)] | None = None
+    """The most retries of a request."""
+    max_connections: Limit | None = None
+    """The largest connectionPool.maxConnections; a policy without one passes it, too."""
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """The most replicas of a Deployment a policy creates."""
+    max_fault: Percent | None = None
+    """The largest share of requests a fault may be injected into; 0% forbids faults."""
+
+
+class Grant(Wire):
+    """What policies of some namespaces may use outside their namespace, or create beyond their authors' own rights."""
+
+    name: DnsLabel
+    """Name of the grant."""
+    namespaces: AllowedNamespaces | None = None
+    """Namespaces it is for. Left out: all that may use the class."""
+    gateways: (
+        Annotated[
+            list[GatewayRef],
+            Field(
+                max_length=16,
+                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["namespace", "name"]},
+            ),
+        ]
+        | None
+    ) = None
+    """Gateways policies may attach hosts to."""
+    hosts: Annotated[SetOf[Host], Field(max_length=64)] | None = None
+    """Hosts policies may claim; *.example.com grants every host below example.com."""
+    workload_creation: Literal["Allowed", "Denied"] | None = None
+    """Allowed: policies may create Deployments (workload.deployment). Left out: Denied."""
+    service_accounts: Annotated[SetOf[ObjectName], Field(max_length=64)] | None = None
+    """ServiceAccounts of the namespace that pods of such Deployments may run as, besides default."""
+
+
+class Matcher(Wire):
+    """A label every series must have."""
+
+    name: PromLabelName
+    """Name of the label."""
+    value: Annotated[str, Field(pattern="^[ -~]*$", max_length=253)]
+    """Its value."""
+
+
+class ClassMetrics(Wire):
+    """The Prometheus that holds the measurements."""
+
+    address: Annotated[str, Field(pattern="^https?://[A-Za-z0-9]([A-Za-z0-9.:/_-]*[A-Za-z0-9/_-])?$", max_length=512)] | None = None
+    """Its address. Left out: http://prometheus.monitoring.svc:9090."""
+    namespace: DnsLabel | None = None
+    """Namespace its pods run in; network policies let it scrape. Left out: monitoring."""
+    tenant: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_.|-]*$", max_length=150)] | None = None
+    """Sent as X-Scope-OrgID, for Mimir and Thanos."""
+    auth_file: Annotated[str, Field(pattern="^/[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$", max_length=256)] | None = (
+        None
+    )
+    """File in the operator's pod whose content is sent as bearer token."""
+    timeout: PositiveDuration | None = None
+    """Longest wait for an answer. Left out: 10s."""
+    scrape_interval: PositiveDuration | None = None
+    """Time between two scrapes of the proxies. Left out: 15s."""
+    rule_interval: PositiveDuration | None = None
+    """Time between two evaluations of the rules. Left out: 30s."""
+    matchers: Named[Matcher] | None = None
+    """Labels put into every query and rule, for example the cluster where one Prometheus serves several."""
+
+
+class ClassLabels(Wire):
+    """Labels that make the cluster's tools load what the operator writes."""
+
+    rules: Labels | None = None
+    """Labels of the PrometheusRule (or ConfigMap) objects, as the Prometheus object's ruleSelector asks for."""
+
+
+class Mesh(Wire):
+    """Where the mesh runs."""
+
+    namespace: DnsLabel | None = None
+    """Namespace of istiod. Left out: istio-system."""
+    gateway_namespace: DnsLabel | None = None
+    """Namespace of the ingress gateway's pods. Left out: that of istiod."""
+    cluster_domain: Annotated[str, Field(pattern="^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=128)] | None = None
+    """DNS domain of Services. Left out: cluster.local."""
+
+
+class ClassSpec(Wire):
+    """What the class fills, limits and grants."""
+
+    allowed_namespaces: AllowedNamespaces | None = None
+    """Namespaces whose policies may use the class. Left out: all."""
+    defaults: PolicySettings | None = None
+    """Fills what a policy leaves out: objects field by field, lists as a whole."""
+    limits: Limits | None = None
+    """What no policy may pass."""
+    grants: Named[Grant] | None = None
+    """What policies may use outside their namespace; grants for the same namespace add up."""
+    metrics: ClassMetrics | None = None
+    """The Prometheus that holds the measurements."""
+    labels: ClassLabels | None = None
+    """Labels that make the cluster's tools load what the operator writes."""
+    mesh: Mesh | None = None
+    """Where the mesh runs."""
+
+
+class PerformanceClass(Wire):
+    """A set of defaults, limits and grants for policies: what IngressClass is to Ingress."""
+
+    metadata: Metadata
+    spec: ClassSpec
+
+    RULES = (
+        Rule(
+            cel="self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')",
+            holds=lambda cls: len(cls.metadata.name) <= 63 and "." not in cls.metadata.name,
+            message="the name must have at most 63 characters and no dots",
+        ),
+    )
+
+    @property
+    def is_default(self) -> bool:
+        """Whether policies without className use it."""
+        return self.metadata.annotations.get(DEFAULT_CLASS_ANNOTATION) == "true"
+
+
+def parse_class(obj: Mapping[str, Any]) -> PerformanceClass:
+    """A PerformanceClass from a raw object; InvalidSpec carries every problem with its field path."""
+    return parse(obj, PerformanceClass, API_VERSION, CLASS_KIND)

@@ -1,0 +1,204 @@
+"""One connection pool to the API server, speaking plain JSON.
+
+Why not the generated methods of the official client: its configuration, token refresh and aiohttp session are used as they are, but model
+classes and the dynamic client's wrappers cost more per request than the request itself when hundreds of children are applied. Every error
+leaves here as one of ours: ApiUnavailable (try again) or ApiRejected (the same request will fail again).
+"""
+
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from perfpolicy import __version__
+from perfpolicy.errors import ApiRejected, ApiUnavailable, SettingsError
+from perfpolicy.settings import Settings
+
+JSON = "application/json"
+APPLY = "application/apply-patch+yaml"
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+_CONNECT_SECONDS = 10.0
+_SILENCE_SECONDS = 90.0
+"""The API server sends a bookmark about every minute: a watch silent for longer is a dead connection."""
+_PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
+_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class Answer(NamedTuple):
+    """A successful answer. `body` is empty where there was none (304)."""
+
+    status: int
+    body: dict[str, Any]
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How to reach the API server, for the one other client in this process (kopf). Paths are files; empty means not used."""
+
+    server: str
+    verify: bool
+    ca_file: str
+    certificate_file: str
+    key_file: str
+    token: str
+
+
+class ApiClient:
+    """Requests to one API server. Create with `connect`, close with `close`."""
+
+    def __init__(self, configuration: Any, timeout: float) -> None:
+        """`configuration`: a kubernetes.aio client Configuration; `timeout`: seconds for a whole request, watches excepted."""
+        self._configuration = configuration
+        self._rest: Any = client.ApiClient(configuration).rest_client
+        self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECT_SECONDS)
+        self._watch_timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
+
+    @classmethod
+    async def connect(cls, settings: Settings) -> "ApiClient":
+        """Load the configuration the settings name; sends nothing yet. Raises SettingsError where there is none."""
+        return cls(await load_configuration(settings), settings.request_timeout)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._rest.close()
+
+    async def credentials(self) -> Credentials:
+        """Current credentials, refreshed where they expire."""
+        authorization = await self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization") or ""
+        return Credentials(
+            server=self._configuration.host,
+            verify=bool(self._configuration.verify_ssl),
+            ca_file=self._configuration.ssl_ca_cert or "",
+            certificate_file=self._configuration.cert_file or "",
+            key_file=self._configuration.key_file or "",
+            token=authorization.split(" ")[-1],
+        )
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = JSON,
+        accept: str = JSON,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send one request. Raises ApiUnavailable (no answer, 408, 429, 5xx; with the wait the server asked for) or ApiRejected (4xx)."""
+        what = f"{method} {path}"
+        sent = await self._headers(accept, headers)
+        sent["Content-Type"] = content_type
+        try:
+            answer = await self._rest.request(method, self._url(path, params), headers=sent, body=body, _request_timeout=self._timeout)
+            response: aiohttp.ClientResponse = answer.response
+            async with response:
+                content = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiUnavailable(f"{what}: {_describe(error)}") from error
+        except RecursionError as error:
+            raise ApiRejected(f"{what}: not sent, the body is nested too deeply", 400) from error
+        if response.status >= 400:
+            raise _refusal(what, response.status, response.headers, content)
+        try:
+            return Answer(response.status, json.loads(content) if content else {}, response.headers)
+        except (ValueError, RecursionError) as error:
+            raise _unreadable(what, error) from error
+
+    async def stream(
+        self, path: str, *, params: Mapping[str, str], accept: str = JSON, on_open: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Lines of a watch until the server ends it; `on_open` is called when it has begun.
+
+        Raises as `request` does; a stream that breaks off midway raises ApiUnavailable.
+        """
+        what = f"watch {path}"
+        sent = await self._headers(accept, None)
+        try:
+            answer = await self._rest.request("GET", self._url(path, params), headers=sent, _request_timeout=self._watch_timeout)
+            response: aiohttp.ClientResponse = answer.response
+            async with response:
+                if response.status >= 400:
+                    raise _refusal(what, response.status, response.headers, await response.read())
+                on_open()
+                async for line in _lines(response.content):
+                    yield json.loads(line)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiUnavailable(f"{what}: {_describe(error)}") from error
+        except (ValueError, RecursionError) as error:
+            raise _unreadable(what, error) from error
+
+    async def _headers(self, accept: str, extra: Mapping[str, str] | None) -> dict[str, str]:
+        headers = {"Accept": accept, "User-Agent": f"perfpolicy/{__version__}", **(extra or {})}
+        authorization = await self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        if authorization:
+            headers["Authorization"] = authorization
+        return headers
+
+    def _url(self, path: str, params: Mapping[str, str] | None) -> str:
+        query = f"?{urlencode(params)}" if params else ""
+        return f"{self._configuration.host}{path}{query}"
+
+
+async def load_configuration(settings: Settings) -> Any:
+    """The official client's configuration: the named kubeconfig, else the pod's service account, else the user's kubeconfig."""
+    configuration = client.Configuration()
+    try:
+        if settings.kubeconfig is not None:
+            await config.load_kube_config(config_file=str(settings.kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
+        elif "KUBERNETES_SERVICE_HOST" in os.environ:
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        else:
+            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except (config.ConfigException, OSError) as error:
+        raise SettingsError(f"no way to reach a Kubernetes API server: {error}; set PERFPOLICY_KUBECONFIG or run in a pod") from error
+    configuration.connection_pool_maxsize = settings.api_connections
+    configuration.retries = None
+    # With trust_env aiohttp looks for a .netrc and for proxies in a thread, twice for every request: only where a proxy is set at all.
+    configuration.client_session_kwargs = {"trust_env": any(name.lower() in _PROXIES for name in os.environ)}
+    return configuration
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Lines of any length (aiohttp's own line reader gives up above its buffer limit)."""
+    rest = b""
+    async for chunk in content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line:
+                yield line
+
+
+def _refusal(what: str, status: int, headers: Mapping[str, str], content: bytes) -> ApiUnavailable | ApiRejected:
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        answer = {}
+    fields = answer if isinstance(answer, dict) else {}
+    message = f"{what}: {status} {fields.get('message') or content[:200].decode(errors='replace').strip() or 'no message'}"
+    if status in _AGAIN:
+        return ApiUnavailable(message, _seconds(headers.get("Retry-After")))
+    if status == 401:
+        return ApiUnavailable(f"{message} (credentials expired or revoked)")
+    return ApiRejected(message, status, str(fields.get("reason") or ""))
+
+
+def _unreadable(what: str, error: ValueError | RecursionError) -> ApiUnavailable:
+    why = "is nested too deeply" if isinstance(error, RecursionError) else "is not JSON"
+    return ApiUnavailable(f"{what}: the answer {why}")
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text is not None and text.isdecimal() else None
+
+
+def _describe(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,151 @@
+"""A sample, or the reason there is none. The only module that reads what a metrics backend answered.
+
+Six kinds of no sample, six reasons: NoData, NotANumber, SeveralSeries, StaleSample, SourceUnreachable here, and LowTraffic where ratios are
+judged (verdicts.py). None of them is ever 0, Met, or a trigger.
+
+A row belongs to a policy by namespace, name and UID. Rows of another UID (a former policy of that name, or forged ones) belong to nobody
+and are never read. A forged row with the right UID must differ in some other label, or Prometheus refuses it: that makes several series, so
+the worst a forger reaches is Unknown.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
+
+from perfpolicy.errors import MetricsUnavailable
+from perfpolicy.policy.model import Policy, PolicyKey
+from perfpolicy.promql import names
+from perfpolicy.vocabulary import Reason
+
+STALE_INTERVALS: Final = 3
+"""A sample older than this many rule intervals is stale."""
+_DISTINGUISHING: Final = (names.QUANTILE, names.OBJECTIVE, names.WINDOW)
+
+
+class Owner(NamedTuple):
+    """Whose rows: one incarnation of a policy."""
+
+    key: PolicyKey
+    uid: str
+
+
+class SampleName(NamedTuple):
+    """A recorded series of one policy; `label` is its quantile, objective or window labels, sorted."""
+
+    series: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True)
+class Row:
+    """The samples of one name as the backend sent them ([[unix seconds, "value"], ...]) and how many series claimed the name."""
+
+    values: Sequence[Any]
+    series: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One cycle's answer for all policies of a provider."""
+
+    rows: Mapping[Owner, Mapping[SampleName, Row]] = field(default_factory=dict)
+
+    def of(self, policy: Policy) -> Mapping[SampleName, Row]:
+        """The rows of a policy; empty where there are none."""
+        return self.rows.get(Owner(policy.key, policy.identity.uid), {})
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A finite value and when it was measured."""
+
+    value: float
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The samples of a name in time order, or `reason` why there are none."""
+
+    samples: tuple[Sample, ...] = ()
+    reason: Reason | None = None
+
+    @property
+    def newest(self) -> Sample | None:
+        """The newest sample."""
+        return self.samples[-1] if self.samples else None
+
+
+def sample_name(series: str, **labels: str) -> SampleName:
+    """The name of a recorded series, e.g. sample_name(LATENCY_QUANTILE, quantile="0.95")."""
+    return SampleName(series, tuple(sorted(labels.items())))
+
+
+def add_series(rows: dict[Owner, dict[SampleName, Row]], labels: Any, values: Any) -> None:
+    """File one series of a backend's answer under its owner; what is not labelled as ours, or is garbage, is dropped."""
+    if not isinstance(labels, Mapping) or not isinstance(values, Sequence) or isinstance(values, str):
+        return
+    identity = [labels.get(label) for label in ("__name__", names.NAMESPACE, names.POLICY, names.UID)]
+    if not all(isinstance(part, str) and part for part in identity):
+        return
+    series, namespace, name, uid = map(str, identity)
+    found = rows.setdefault(Owner(PolicyKey(namespace, name), uid), {})
+    own = tuple(sorted((label, str(labels[label])) for label in _DISTINGUISHING if label in labels))
+    key = SampleName(series, own)
+    if key in found:
+        found[key].series += 1
+    else:
+        found[key] = Row(values)
+
+
+class Reading:
+    """One policy's rows at one moment; each name is read once, however many thresholds ask for it."""
+
+    def __init__(self, rows: Mapping[SampleName, Row] | MetricsUnavailable, now: datetime) -> None:
+        self.rows, self.now = rows, now
+        self._read: dict[tuple[SampleName, timedelta], Observation] = {}
+
+    def observe(self, name: SampleName, interval: timedelta) -> Observation:
+        """The samples of `name`, whose series is recorded every `interval`. Never raises, whatever the backend sent."""
+        found = self._read.get((name, interval))
+        if found is None:
+            found = self._read[name, interval] = observe(self.rows, name, self.now, interval)
+        return found
+
+
+def observe(rows: Mapping[SampleName, Row] | MetricsUnavailable, name: SampleName, now: datetime, interval: timedelta) -> Observation:
+    """The samples of `name`, whose series is recorded every `interval`. Never raises, whatever the backend sent."""
+    if isinstance(rows, MetricsUnavailable):
+        return Observation(reason=Reason.SOURCE_UNREACHABLE)
+    row = rows.get(name)
+    if row is None or not row.values:
+        return Observation(reason=Reason.NO_DATA)
+    if row.series > 1:
+        return Observation(reason=Reason.SEVERAL_SERIES)
+    parsed = [_parse(value) for value in row.values]
+    newest = max(parsed, key=itemgetter(0))
+    if not math.isfinite(newest[0]):
+        return Observation(reason=Reason.NOT_A_NUMBER)
+    if now.timestamp() - newest[0] > (interval * STALE_INTERVALS).total_seconds():
+        return Observation(reason=Reason.STALE_SAMPLE)
+    if not math.isfinite(newest[1]):
+        return Observation(reason=Reason.NOT_A_NUMBER)
+    finite = sorted({item for item in parsed if math.isfinite(item[0]) and math.isfinite(item[1])})
+    return Observation(tuple(Sample(value, datetime.fromtimestamp(time, UTC)) for time, value in finite))
+
+
+_LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
+
+
+def _parse(item: Any) -> tuple[float, float]:
+    """(unix seconds, value) of one raw sample; -inf as time where it is garbage, so that it is never the newest beside a good one."""
+    if not isinstance(item, Sequence) or isinstance(item, str) or len(item) != 2:
+        return (-math.inf, math.nan)
+    try:
+        time, value = float(item[0]), float(item[1])
+    except (TypeError, ValueError, OverflowError):
+        return (-math.inf, math.nan)
+    return (time, value) if 0 <= time < _LATEST else (-math.inf, math.nan)

@@ -1,0 +1,182 @@
+"""Thresholds and their verdicts, with hysteresis.
+
+A verdict changes after 3 bad or 5 good *distinct* samples in a row, told apart by their own timestamps: polling faster does not decide
+sooner. A threshold nobody has decided yet is decided by 3 equal samples. What was decided is kept through a gap and shown again when data
+returns; after a gap of ten intervals it is forgotten. A new limit starts afresh.
+
+After a restart or a change of leader `Track.resume` starts from the verdict in the status; only the count of samples in a row starts at 0.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+from perfpolicy.evaluate.observation import Observation, Reading, Sample, SampleName, sample_name
+from perfpolicy.policy.model import Policy
+from perfpolicy.promql import names
+from perfpolicy.vocabulary import Reason, Verdict
+
+BAD_SAMPLES: Final = 3
+GOOD_SAMPLES: Final = 5
+FORGET_INTERVALS: Final = 10
+_JUDGED_RATE: Final = sample_name(names.JUDGED_RATE)
+_OFFERED_RATE: Final = sample_name(names.OFFERED_RATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """One limit of a policy. `series` is what it is judged by; `traffic`: it says nothing without enough requests."""
+
+    name: str
+    limit: Decimal
+    series: SampleName
+    unit: str
+    lower: bool = False
+    traffic: bool = True
+
+    def violated(self, value: float) -> bool:
+        """Whether a finite value breaks the limit."""
+        return value < float(self.limit) if self.lower else value > float(self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """What is remembered of one threshold. `decided` is the hysteresis' state, `shown` what the status says."""
+
+    limit: Decimal
+    since: datetime
+    decided: Verdict = Verdict.UNKNOWN
+    shown: Verdict = Verdict.UNKNOWN
+    against: int = 0
+    """Samples in a row that speak against `decided`; while undecided, samples in a row of the `leaning`."""
+    leaning: Verdict = Verdict.UNKNOWN
+    last: datetime | None = None
+    """Time of the newest sample that was counted."""
+
+    @staticmethod
+    def resume(limit: Decimal, verdict: Verdict, since: datetime, last: datetime | None) -> "Track":
+        """The track of a verdict read back from a status."""
+        return Track(limit, since, verdict, verdict, 0, Verdict.UNKNOWN, last)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One threshold judged: the shown verdict, why it is Unknown or held, and the newest sample."""
+
+    threshold: Threshold
+    verdict: Verdict
+    reason: Reason | None
+    since: datetime
+    sample: Sample | None
+
+
+def thresholds(policy: Policy) -> Iterator[Threshold]:
+    """Every threshold of a policy, in the order the status lists them."""
+    wanted = policy.thresholds
+    for limit in wanted.latency:
+        series = sample_name(names.LATENCY_QUANTILE, quantile=f"{limit.quantile.normalize():f}")
+        yield Threshold(limit.name, Decimal(limit.maximum // timedelta(microseconds=1)) / 1_000_000, series, "s")
+    if wanted.error_rate is not None:
+        yield Threshold("errorRate", wanted.error_rate, sample_name(names.ERROR_RATIO), "%")
+    if wanted.throughput.minimum is not None:
+        yield Threshold("throughputMin", wanted.throughput.minimum, sample_name(names.SERVED_RATE), "/s", lower=True)
+    if wanted.throughput.target is not None:
+        yield Threshold("throughputTarget", wanted.throughput.target, sample_name(names.SERVED_RATE), "/s", lower=True)
+    if wanted.throughput.maximum is not None:
+        yield Threshold("throughputMax", wanted.throughput.maximum, sample_name(names.OFFERED_RATE), "/s")
+    if wanted.cpu is not None:
+        yield Threshold("cpu", wanted.cpu, sample_name(names.CPU_RATIO), "%", traffic=False)
+    if wanted.memory is not None:
+        yield Threshold("memory", wanted.memory, sample_name(names.MEMORY_RATIO), "%", traffic=False)
+
+
+def judge(policy: Policy, threshold: Threshold, reading: Reading, track: Track | None) -> tuple[Outcome, Track]:
+    """The verdict of one threshold from this cycle's rows and what is remembered of it."""
+    interval, now = policy.metrics.provider.rule_interval, reading.now
+    track = _track(threshold, track, now)
+    observation = reading.observe(threshold.series, interval)
+    reason = _no_verdict(policy, threshold, reading, observation)
+    if reason is not None:
+        return _without(policy, threshold, track, reason, observation.newest, now)
+    track = advance(track, _judged(policy, threshold, reading, observation), interval * FORGET_INTERVALS)
+    track = show(track, track.decided, now)
+    reason = Reason.PENDING if track.decided is Verdict.UNKNOWN else None
+    return Outcome(threshold, track.shown, reason, track.since, observation.newest), track
+
+
+def hold(policy: Policy, threshold: Threshold, reading: Reading, track: Track | None) -> tuple[Outcome, Track]:
+    """The verdict as it was, while the rules that are loaded are not the policy's present ones."""
+    track = _track(threshold, track, reading.now)
+    newest = reading.observe(threshold.series, policy.metrics.provider.rule_interval).newest
+    return Outcome(threshold, track.shown, Reason.PENDING, track.since, newest), track
+
+
+def unloaded(threshold: Threshold, track: Track | None, now: datetime) -> tuple[Outcome, Track]:
+    """No verdict: nobody evaluates the policy's present rules."""
+    track = show(_track(threshold, track, now), Verdict.UNKNOWN, now)
+    return Outcome(threshold, Verdict.UNKNOWN, Reason.RULES_NOT_LOADED, track.since, None), track
+
+
+def advance(track: Track, samples: Iterable[tuple[datetime, bool]], forget: timedelta) -> Track:
+    """Count samples (time, bad) in time order; those not newer than the last counted one are skipped."""
+    for time, is_bad in samples:
+        if track.last is not None and time <= track.last:
+            continue
+        if track.last is not None and time - track.last > forget:
+            track = replace(track, decided=Verdict.UNKNOWN, against=0, leaning=Verdict.UNKNOWN)
+        track = _count(replace(track, last=time), Verdict.VIOLATED if is_bad else Verdict.MET)
+    return track
+
+
+def show(track: Track, verdict: Verdict, now: datetime) -> Track:
+    """The track with `verdict` shown; `since` moves only when that is a change."""
+    return track if track.shown is verdict else replace(track, shown=verdict, since=now)
+
+
+def _track(threshold: Threshold, track: Track | None, now: datetime) -> Track:
+    """The track to go on with: a new limit starts afresh."""
+    return track if track is not None and track.limit == threshold.limit else Track(threshold.limit, now)
+
+
+def _count(track: Track, says: Verdict) -> Track:
+    if says is track.decided:
+        return replace(track, against=0, leaning=says)
+    against = track.against + 1 if says is track.leaning else 1
+    needed = GOOD_SAMPLES if says is Verdict.MET and track.decided is Verdict.VIOLATED else BAD_SAMPLES
+    if against >= needed:
+        return replace(track, decided=says, against=0, leaning=says)
+    return replace(track, against=against, leaning=says)
+
+
+def _no_verdict(policy: Policy, threshold: Threshold, reading: Reading, observation: Observation) -> Reason | None:
+    """Why nothing can be said. Low traffic comes before no data: a ratio without requests is absent on purpose."""
+    if threshold.traffic:
+        rate = reading.observe(_JUDGED_RATE, policy.metrics.provider.rule_interval)
+        if rate.newest is None:
+            return rate.reason
+        if rate.newest.value < policy.metrics.minimum_rate:
+            return Reason.LOW_TRAFFIC
+    return observation.reason
+
+
+def _without(
+    policy: Policy, threshold: Threshold, track: Track, reason: Reason, sample: Sample | None, now: datetime
+) -> tuple[Outcome, Track]:
+    if reason is Reason.LOW_TRAFFIC:
+        verdict = Verdict.MET if policy.metrics.no_traffic_met else Verdict.UNKNOWN
+    else:
+        verdict = track.shown if policy.metrics.no_data_hold else Verdict.UNKNOWN
+    track = show(track, verdict, now)
+    return Outcome(threshold, verdict, reason, track.since, sample), track
+
+
+def _judged(policy: Policy, threshold: Threshold, reading: Reading, observation: Observation) -> Iterator[tuple[datetime, bool]]:
+    """(time, bad) per sample. The lower bound of throughput is broken only where as much was offered at the same time."""
+    if not threshold.lower:
+        yield from ((sample.time, threshold.violated(sample.value)) for sample in observation.samples)
+        return
+    offered = reading.observe(_OFFERED_RATE, policy.metrics.provider.rule_interval)
+    asked = {sample.time for sample in offered.samples if sample.value >= float(threshold.limit)}
+    yield from ((sample.time, sample.time in asked and threshold.violated(sample.value)) for sample in observation.samples)

@@ -1,0 +1,70 @@
+"""Collects one cycle's snapshot of a provider: all its policies in a handful of queries, in a thread, one at a time."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from perfpolicy.errors import MetricsUnavailable
+from perfpolicy.evaluate.observation import Owner, Row, SampleName, Snapshot, add_series
+from perfpolicy.metrics.client import Backend, PrometheusBackend
+from perfpolicy.policy.model import Provider
+from perfpolicy.promql.queries import cycle_queries
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One provider's backend, its single thread, and the collection under way."""
+
+    backend: Backend
+    thread: ThreadPoolExecutor
+    running: "Future[Snapshot] | None" = None
+
+
+class MetricsSource:
+    """Snapshots by provider. One request is in flight per provider; a backend that hangs costs one thread and no other provider."""
+
+    def __init__(self, connect: Callable[[Provider], Backend] = PrometheusBackend) -> None:
+        """`connect` makes the backend of a provider; tests give their own."""
+        self._connect = connect
+        self._lanes: dict[Provider, _Lane] = {}
+
+    async def collect(self, provider: Provider) -> Snapshot:
+        """The newest samples of every policy of `provider`. Raises MetricsUnavailable, within the provider's timeout for all queries
+        together.
+        """
+        lane = self._lane(provider)
+        if lane.running is not None and not lane.running.done():
+            raise MetricsUnavailable(f"{provider.address}: still waiting for the answer to an earlier request")
+        lane.running = lane.thread.submit(_collect, provider, lane.backend)
+        answer = asyncio.wrap_future(lane.running)
+        # Nobody awaits an answer that comes too late; unread, its error would be logged as a defect, with every cycle of an outage.
+        answer.add_done_callback(lambda late: late.cancelled() or late.exception())
+        try:
+            # Shielded: the thread cannot be stopped, and its result is what tells that it has ended.
+            return await asyncio.wait_for(asyncio.shield(answer), provider.timeout.total_seconds())
+        except TimeoutError as error:
+            raise MetricsUnavailable(f"{provider.address}: no answer within {provider.timeout.total_seconds():g} s") from error
+
+    def forget(self, used: frozenset[Provider]) -> None:
+        """Let go of the threads and connections of providers that no policy uses any more."""
+        for provider in [provider for provider in self._lanes if provider not in used]:
+            self._lanes.pop(provider).thread.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.forget(frozenset())
+
+    def _lane(self, provider: Provider) -> _Lane:
+        if provider not in self._lanes:
+            self._lanes[provider] = _Lane(self._connect(provider), ThreadPoolExecutor(1, thread_name_prefix="metrics"))
+        return self._lanes[provider]
+
+
+def _collect(provider: Provider, backend: Backend) -> Snapshot:
+    rows: dict[Owner, dict[SampleName, Row]] = {}
+    for query in cycle_queries(provider):
+        for series in backend.query(query.text):
+            if isinstance(series, Mapping):
+                add_series(rows, series.get("metric"), series.get("values"))
+    return Snapshot(rows)

@@ -1,0 +1,84 @@
+"""Legal specs that experience advises against: each with symptom, impact and solution. Pure; `lint` prints them, the status lists them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from perfpolicy.policy import model
+from perfpolicy.units import format_duration
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AntiPattern:
+    """One finding. `name` is stable and CamelCase, `path` is the field to look at."""
+
+    name: str
+    path: str
+    symptom: str
+    impact: str
+    solution: str
+
+
+def antipatterns(policy: model.Policy) -> tuple[AntiPattern, ...]:
+    """What the policy does against advice, in the order of the rules below; each name once, at its first occurrence."""
+    found = (next(rule(policy), None) for rule in _RULES)
+    return tuple(finding for finding in found if finding is not None)
+
+
+def _retries_outlast_timeout(policy: model.Policy) -> Iterator[AntiPattern]:
+    for index, route in enumerate(policy.traffic.routes):
+        if not route.timeout or not route.retries or not route.retries.attempts:
+            continue
+        tries = route.retries.attempts + 1
+        total = route.retries.per_try_timeout * tries
+        if total > route.timeout:
+            each, limit = format_duration(route.retries.per_try_timeout), format_duration(route.timeout)
+            yield AntiPattern(
+                name="RetriesOutlastTimeout",
+                path=f"spec.traffic.routes[{index}].retries" if len(policy.traffic.routes) > 1 else "spec.traffic.retries",
+                symptom=f"{tries} tries of {each} take {format_duration(total)}, but the route {route.name} ends after {limit}",
+                impact="the last tries are cut off: they load the workload and cannot succeed",
+                solution=f"make perTryTimeout at most {format_duration(route.timeout / tries)}, attempts fewer, or timeout longer",
+            )
+
+
+def _unlimited_concurrency(policy: model.Policy) -> Iterator[AntiPattern]:
+    pool = policy.traffic.connection_pool
+    if pool is None or not (pool.max_connections or pool.max_requests):
+        yield AntiPattern(
+            name="UnlimitedConcurrency",
+            path="spec.traffic.connectionPool",
+            symptom="callers may open any number of connections and requests",
+            impact="a slow workload collects requests until it runs out of memory",
+            solution="set connectionPool.maxConnections and maxPendingRequests, or maxRequests for HTTP/2",
+        )
+
+
+def _unbounded_wait(policy: model.Policy) -> Iterator[AntiPattern]:
+    for index, route in enumerate(policy.traffic.routes):
+        if route.redirect is None and not route.timeout:
+            yield AntiPattern(
+                name="UnboundedWait",
+                path=f"spec.traffic.routes[{index}].timeout",
+                symptom=f"requests of route {route.name} may take for ever",
+                impact="callers and connections pile up behind one slow dependency",
+                solution="set spec.traffic.timeout",
+            )
+
+
+def _memory_accumulation(policy: model.Policy) -> Iterator[AntiPattern]:
+    if policy.workload.limits.memory is None:
+        yield AntiPattern(
+            name="MemoryAccumulation",
+            path="spec.workload",
+            symptom=f"container {policy.workload.container} has no memory limit",
+            impact="a leak takes the node's memory and evicts its neighbours instead of restarting the leaking pod",
+            solution="set resources.limits.memory",
+        )
+
+
+_RULES: tuple[Callable[[model.Policy], Iterator[AntiPattern]], ...] = (
+    _retries_outlast_timeout,
+    _unbounded_wait,
+    _unlimited_concurrency,
+    _memory_accumulation,
+)

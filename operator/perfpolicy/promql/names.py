@@ -1,0 +1,49 @@
+"""Names of the recorded series: what the rules write and what the operator reads. The one place both sides agree on.
+
+Every series carries `policy`, `policy_namespace` and `policy_uid`. Not `namespace`: prometheus-operator's enforcedNamespaceLabel rewrites
+that one. The labels hold the object's identity and no display field, so renaming an objective or a quantile never cuts a policy off its
+history (only derived series carry `objective`, `quantile` or `window`; the steps and blocks they are summed from do not).
+
+Two tiers. A *step* is one rule interval (30 s) read from Istio's raw counters; a *block* is ten steps (5 m) summed from steps. Steps serve
+thresholds and page alerts, blocks serve windows of hours and days.
+"""
+
+from typing import Final
+
+POLICY: Final = "policy"
+NAMESPACE: Final = "policy_namespace"
+UID: Final = "policy_uid"
+IDENTITY: Final = (POLICY, NAMESPACE, UID)
+
+QUANTILE: Final = "quantile"
+OBJECTIVE: Final = "objective"
+WINDOW: Final = "window"
+BOUND: Final = "le"
+
+REVISION: Final = "perfpolicy:rules:revision"
+"""Always present while the rules are loaded; the value says which rules."""
+
+OFFERED_STEP: Final = "perfpolicy:offered:step"
+JUDGED_STEP: Final = "perfpolicy:judged:step"
+ERRORS_STEP: Final = "perfpolicy:errors:step"
+DURATION_BUCKET_STEP: Final = "perfpolicy:duration_milliseconds_bucket:step"
+DURATION_SUM_STEP: Final = "perfpolicy:duration_milliseconds_sum:step"
+
+JUDGED_BLOCK: Final = "perfpolicy:judged:block"
+ERRORS_BLOCK: Final = "perfpolicy:errors:block"
+DURATION_BUCKET_BLOCK: Final = "perfpolicy:duration_milliseconds_bucket:block"
+
+OFFERED_RATE: Final = "perfpolicy:offered:rate"
+SERVED_RATE: Final = "perfpolicy:served:rate"
+JUDGED_RATE: Final = "perfpolicy:judged:rate"
+ERROR_RATIO: Final = "perfpolicy:errors:ratio"
+SLOW_RATIO: Final = "perfpolicy:slow:ratio"
+LATENCY_MEAN: Final = "perfpolicy:latency_seconds:mean"
+LATENCY_QUANTILE: Final = "perfpolicy:latency_seconds:quantile"
+CPU_RATIO: Final = "perfpolicy:cpu:ratio"
+MEMORY_RATIO: Final = "perfpolicy:memory:ratio"
+
+BURN_RATE: Final = "perfpolicy:budget_burn:rate"
+PERIOD_BAD: Final = "perfpolicy:budget_bad:period"
+PERIOD_TOTAL: Final = "perfpolicy:budget_total:period"
+PERIOD_BLOCKS: Final = "perfpolicy:budget_blocks:period"

@@ -1,0 +1,121 @@
+"""Error budgets and burn rates of a policy's objectives, by the SRE workbook's windows.
+
+A burn rate of 1 spends the budget exactly in the objective's window. The workbook's windows (for 30 days: 5m & 1h at 14.4, 30m & 6h at 6,
+2h & 1d at 3, 6h & 3d at 1) stay as they are and the factors follow the objective's window: factor = budget share x window / long window, so
+a page always means that 2 % (or 5 %) of the budget went in the long window.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Final
+
+from perfpolicy.policy import model
+from perfpolicy.promql import istio, names
+from perfpolicy.promql.expr import Expr, Matcher, Op, Selector, aggregate, call, duration, number
+from perfpolicy.promql.rule import Rule, block_of, bucket_sum, own, record, recorded_bounds, summed
+
+_LOWEST_FACTOR: Final = Decimal("0.9")
+"""Below it an alert would fire on a service that keeps its promise (28 days still gives 0.93)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BurnAlert:
+    """One pair of windows; `factor` for the objective at hand."""
+
+    page: bool
+    short: timedelta
+    long: timedelta
+    share: Decimal
+    """Part of the budget that is gone after `long` at this burn rate."""
+
+    def factor(self, objective: model.Objective) -> Decimal:
+        """The burn rate that spends `share` in `long`."""
+        return self.share * Decimal(timedelta(days=objective.window_days) / self.long)
+
+
+BURN_ALERTS: Final = (
+    BurnAlert(True, timedelta(minutes=5), timedelta(hours=1), Decimal("0.02")),
+    BurnAlert(True, timedelta(minutes=30), timedelta(hours=6), Decimal("0.05")),
+    BurnAlert(False, timedelta(hours=2), timedelta(days=1), Decimal("0.1")),
+    BurnAlert(False, timedelta(hours=6), timedelta(days=3), Decimal("0.1")),
+)
+STEP_WINDOWS: Final = (timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=1))
+"""Windows summed from steps, every step: a page alert must not wait for a block."""
+BLOCK_WINDOWS: Final = (timedelta(hours=2), timedelta(hours=6), timedelta(days=1), timedelta(days=3))
+
+
+def budget(objective: model.Objective) -> Decimal:
+    """The share of requests that may be bad."""
+    return 1 - objective.target
+
+
+def why_not(alert: BurnAlert, objective: model.Objective) -> str | None:
+    """Why this burn alert is left out for this objective, or None when it is written."""
+    factor = alert.factor(objective)
+    pair = f"{duration(alert.short)} & {duration(alert.long)}"
+    if factor * budget(objective) >= 1:
+        return f"burn alert {pair} of {objective.name} can never fire: {factor:f} times its budget is above 100 %"
+    if factor < _LOWEST_FACTOR:
+        return f"burn alert {pair} of {objective.name} would fire while the promise is kept: its factor is {factor:.2f}"
+    return None
+
+
+def burn_rates(policy: model.Policy, windows: tuple[timedelta, ...]) -> Iterator[Rule]:
+    """Burn rate of every objective over each of `windows`. Absent, not NaN, where there were no requests."""
+    for objective in policy.objectives:
+        if not budget(objective):
+            continue
+        for window in windows:
+            ratio = bad_sum(policy, objective, window) / total_sum(policy, window).above(0)
+            labels = {names.OBJECTIVE: objective.name, names.WINDOW: duration(window)}
+            yield record(policy, names.BURN_RATE, ratio / number(budget(objective)), **labels)
+
+
+def periods(policy: model.Policy) -> Iterator[Rule]:
+    """Bad and total requests over each objective's window, and how many blocks of it were recorded."""
+    for objective in policy.objectives:
+        window = timedelta(days=objective.window_days)
+        label = {names.OBJECTIVE: objective.name}
+        yield record(policy, names.PERIOD_BAD, _bad(policy, objective, window, names.ERRORS_BLOCK, names.DURATION_BUCKET_BLOCK), **label)
+        yield record(policy, names.PERIOD_TOTAL, summed(policy, names.JUDGED_BLOCK, window), **label)
+        counted = call("count_over_time", _counted(policy, objective).over(window))
+        yield record(policy, names.PERIOD_BLOCKS, aggregate("max", counted, names.IDENTITY), **label)
+
+
+def bad_sum(policy: model.Policy, objective: model.Objective, window: timedelta) -> Expr:
+    """Bad requests of an objective in a burn window."""
+    if window in STEP_WINDOWS:
+        return _bad(policy, objective, window, names.ERRORS_STEP, names.DURATION_BUCKET_STEP)
+    return _bad(policy, objective, window, names.ERRORS_BLOCK, names.DURATION_BUCKET_BLOCK)
+
+
+def total_sum(policy: model.Policy, window: timedelta) -> Expr:
+    """Judged requests in a burn window."""
+    return summed(policy, names.JUDGED_STEP if window in STEP_WINDOWS else names.JUDGED_BLOCK, window)
+
+
+def _bad(policy: model.Policy, objective: model.Objective, window: timedelta, errors: str, buckets: str) -> Expr:
+    if objective.threshold is None:
+        return summed(policy, errors, window)
+    bound = istio.bound_at_least(objective.threshold)
+    return call("clamp_min", bucket_sum(policy, buckets, window) - bucket_sum(policy, buckets, window, bound), number(0))
+
+
+def _counted(policy: model.Policy, objective: model.Objective) -> Selector:
+    if objective.threshold is None:
+        return own(policy, names.ERRORS_BLOCK)
+    bound = istio.bound_at_least(objective.threshold)
+    return own(policy, names.DURATION_BUCKET_BLOCK).where(recorded_bounds(bound))
+
+
+def burn_rate(policy: model.Policy, objective: model.Objective, window: timedelta) -> Expr:
+    """The newest recorded burn rate over one window, without the window label, so that two windows join.
+
+    Read as a range: a series recorded every 5 m meets the 5 m lookback, and one in five plain reads comes back empty.
+    """
+    matchers = Matcher(names.OBJECTIVE, Op.EQ, objective.name), Matcher(names.WINDOW, Op.EQ, duration(window))
+    tier = policy.metrics.provider.rule_interval if window in STEP_WINDOWS else block_of(policy.metrics.provider)
+    newest = call("last_over_time", own(policy, names.BURN_RATE).where(*matchers).over(tier * 2))
+    return aggregate("max", newest, (*names.IDENTITY, names.OBJECTIVE))

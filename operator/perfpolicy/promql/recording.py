@@ -1,0 +1,138 @@
+"""Recording rules in two tiers: steps, blocks summed from steps, and the values thresholds are judged by.
+
+A step is the difference between a counter's newest sample now and its newest sample one rule interval ago, so neighbouring steps share a
+sample and their sum is the counter's whole increase: `increase(x[5m])` every 5 m never sees what happens between two windows, and its
+extrapolation loses what a failed scrape hides. The newest sample is looked for in a range, not by a plain selector: a failed scrape marks
+all series of its target stale, and a plain selector then loses two whole steps. Losses that stay: what a pod counted before its first
+scrape and after its last. Measured per cause in docs/metrics.md.
+
+Longer windows are sums of steps, numerator and denominator apart, so traffic weighs them; ratios are never averaged. Recorded series are
+summed over time, never over series: others can write series in a policy's name (see `summed`).
+"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Final
+
+from perfpolicy.policy import model
+from perfpolicy.promql import istio, names
+from perfpolicy.promql.expr import Expr, Selector, aggregate, binary, call, number, seconds
+from perfpolicy.promql.rule import Rule, block_of, bucket_sum, bucket_sums, one_spelling, own, record, recorded_bounds, summed
+
+CPU_WINDOW_MIN: Final = timedelta(seconds=45)
+"""The kubelet refreshes a container's CPU counter every 10 to 20 s, however often it is scraped (seen: median 14.6 s, 99 % within 20.5 s),
+and a rate needs two values. In a shorter range CPU is unknown more often than not."""
+
+
+def steps(policy: model.Policy) -> Iterator[Rule]:
+    """Increases over one rule interval, from Istio's raw counters. An absent error series reads as 0 only where requests were counted."""
+    yield record(policy, names.OFFERED_STEP, _request_step(policy, istio.offered(policy)))
+    yield record(policy, names.JUDGED_STEP, _request_step(policy, istio.judged(policy)))
+    nothing = aggregate("sum", own(policy, names.JUDGED_STEP).instant()) * number(0)
+    parts = [_request_step(policy, selector).otherwise(nothing) for selector in istio.bad(policy)]
+    yield record(policy, names.ERRORS_STEP, _total(parts) if parts else nothing)
+    buckets = istio.judged(policy, istio.DURATION_BUCKET).where(istio.bound_matcher(*istio.recorded_bounds(policy), infinite=True))
+    yield record(policy, names.DURATION_BUCKET_STEP, aggregate("sum", one_spelling(_differences(policy, buckets)), (names.BOUND,)))
+    yield record(policy, names.DURATION_SUM_STEP, _step(policy, istio.judged(policy, istio.DURATION_SUM)))
+
+
+def blocks(policy: model.Policy) -> Iterator[Rule]:
+    """Sums of ten steps. Read one step late: a step still being written when the block is summed would be lost to every window."""
+    late = policy.metrics.provider.rule_interval
+
+    def block(series: Selector) -> Expr:
+        return call("sum_over_time", series.back(late).over(block_of(policy.metrics.provider)))
+
+    yield record(policy, names.JUDGED_BLOCK, block(own(policy, names.JUDGED_STEP)))
+    yield record(policy, names.ERRORS_BLOCK, block(own(policy, names.ERRORS_STEP)))
+    bounds = {istio.bound_at_least(objective.threshold) for objective in policy.objectives if objective.threshold is not None}
+    if bounds:
+        buckets = own(policy, names.DURATION_BUCKET_STEP).where(recorded_bounds(*sorted(bounds), infinite=True))
+        yield record(policy, names.DURATION_BUCKET_BLOCK, block(buckets))
+
+
+def window_values(policy: model.Policy) -> Iterator[Rule]:
+    """What thresholds and the health score are judged by, over spec.thresholds.window. Absent, not NaN, where there were no requests."""
+    window = policy.thresholds.window
+    per_second = seconds(policy.metrics.provider.rule_interval)
+
+    def mean_step(series: str) -> Expr:
+        return call("avg_over_time", own(policy, series).over(window))
+
+    yield record(policy, names.OFFERED_RATE, mean_step(names.OFFERED_STEP) / per_second)
+    yield record(policy, names.JUDGED_RATE, mean_step(names.JUDGED_STEP) / per_second)
+    yield record(policy, names.SERVED_RATE, (mean_step(names.JUDGED_STEP) - mean_step(names.ERRORS_STEP)) / per_second)
+    judged = summed(policy, names.JUDGED_STEP, window).above(0)
+    yield record(policy, names.ERROR_RATIO, summed(policy, names.ERRORS_STEP, window) / judged)
+    counted = bucket_sum(policy, names.DURATION_BUCKET_STEP, window).above(0)
+    yield record(policy, names.LATENCY_MEAN, summed(policy, names.DURATION_SUM_STEP, window) / counted / number(1000))
+    fast = bucket_sum(policy, names.DURATION_BUCKET_STEP, window, istio.bound_at_least(policy.metrics.slow_request))
+    yield record(policy, names.SLOW_RATIO, call("clamp_min", (counted - fast) / counted, number(0)))
+    buckets = bucket_sums(policy, names.DURATION_BUCKET_STEP, window)
+    for limit in policy.thresholds.latency:
+        value = call("histogram_quantile", number(limit.quantile), buckets).at_least(0) / number(1000)
+        yield record(policy, names.LATENCY_QUANTILE, value, **{names.QUANTILE: f"{limit.quantile.normalize():f}"})
+
+
+def resources(policy: model.Policy) -> Iterator[Rule]:
+    """Use of the container's limit (request where it has no limit): the mean pod for CPU, which is what scaling follows; the fullest pod
+    for memory, for one pod over its limit is killed. Left out where the pod spec has neither, or no threshold asks for it.
+    """
+    provider, workload = policy.metrics.provider, policy.workload
+    cpu = workload.limits.cpu or workload.requests.cpu
+    memory = workload.limits.memory or workload.requests.memory
+    if policy.thresholds.cpu is not None and cpu:
+        window = max(policy.thresholds.window, provider.scrape_interval * 4, CPU_WINDOW_MIN)
+        used = call("rate", istio.containers(policy, "container_cpu_usage_seconds_total").over(window))
+        yield record(policy, names.CPU_RATIO, aggregate("avg", aggregate("max", used, ("pod",))) / number(cpu))
+    if policy.thresholds.memory is not None and memory:
+        used = istio.containers(policy, "container_memory_working_set_bytes").instant()
+        yield record(policy, names.MEMORY_RATIO, aggregate("max", used) / number(memory))
+
+
+def _request_step(policy: model.Policy, selector: Selector) -> Expr:
+    """The increase of request counters over one rule interval, with two cases that matter where errors are rare.
+
+    A series that is new on a proxy we already knew was born since, so its whole value is an increase: the first error of a pod is counted.
+    Where there is no difference to take (a proxy restarted, or is new itself) the samples at hand are extrapolated; what the proxy counted
+    before we knew it is history and never becomes a step.
+    """
+    step, scrape = policy.metrics.provider.rule_interval, policy.metrics.provider.scrape_interval
+    now, before = _newest(policy, selector), _newest(policy, selector, earlier=True)
+    known = _newest(policy, istio.offered(policy), earlier=True)
+    born = binary(now, "unless", before).also(known, "on (job, instance)")
+    estimated = call("increase", selector.back(_lateness(policy)).over(step + scrape)) * seconds(step) / seconds(step + scrape)
+    return aggregate("sum", (now - before).at_least(0).otherwise(born).otherwise(estimated)).at_least(0)
+
+
+def _step(policy: model.Policy, selector: Selector) -> Expr:
+    """The increase over one rule interval."""
+    return aggregate("sum", _differences(policy, selector))
+
+
+def _differences(policy: model.Policy, selector: Selector) -> Expr:
+    """Each series' increase over one rule interval. Comparing drops NaN and negative differences before they poison a sum."""
+    return (_newest(policy, selector) - _newest(policy, selector, earlier=True)).at_least(0)
+
+
+def _newest(policy: model.Policy, selector: Selector, earlier: bool = False) -> Expr:
+    """Each series' newest sample, now or one rule interval earlier; two failed scrapes in a row are bridged."""
+    step, scrape = policy.metrics.provider.rule_interval, policy.metrics.provider.scrape_interval
+    late = _lateness(policy)
+    return call("last_over_time", selector.back(late + step if earlier else late).over(step + scrape * 2))
+
+
+def _lateness(policy: model.Policy) -> timedelta:
+    """How far in the past a step ends: a fifth of the scrape interval, more than a scrape takes.
+
+    A sample carries the time its scrape began and is stored when it ended. Read without delay, a sample in between is missing from this
+    step, and the next one takes it for known: its increase is lost, and as a target keeps its place in the interval, lost every time.
+    """
+    return policy.metrics.provider.scrape_interval / 5
+
+
+def _total(parts: list[Expr]) -> Expr:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total

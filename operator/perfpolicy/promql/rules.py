@@ -1,0 +1,47 @@
+"""The rule groups of a policy: two recording tiers and the alerts."""
+
+import hashlib
+import json
+
+from perfpolicy.policy import model
+from perfpolicy.promql import alerts, names, objectives, recording
+from perfpolicy.promql.expr import call, number
+from perfpolicy.promql.rule import RuleGroup, block_of, checked, record
+
+
+def rule_groups(policy: model.Policy) -> tuple[RuleGroup, ...]:
+    """Everything Prometheus evaluates for a policy; the first rule says which revision of the rest is loaded. Raises RenderError."""
+    steps, blocks = _tiers(policy)
+    loaded = record(policy, names.REVISION, call("vector", number(_revision((steps, blocks)))))
+    return checked((RuleGroup(steps.name, steps.interval, (loaded, *steps.rules)), blocks))
+
+
+def revision(policy: model.Policy) -> int:
+    """The value of the policy's `names.REVISION` series once exactly these rules are loaded: 48 bits, exact in a sample's float."""
+    return _revision(_tiers(policy))
+
+
+def _tiers(policy: model.Policy) -> tuple[RuleGroup, RuleGroup]:
+    provider = policy.metrics.provider
+    steps = (
+        *recording.steps(policy),
+        *recording.window_values(policy),
+        *recording.resources(policy),
+        *objectives.burn_rates(policy, objectives.STEP_WINDOWS),
+        *alerts.alerts(policy),
+    )
+    blocks = (
+        (*recording.blocks(policy), *objectives.burn_rates(policy, objectives.BLOCK_WINDOWS), *objectives.periods(policy))
+        if policy.objectives
+        else ()
+    )
+    prefix = f"perfpolicy/{policy.key}"
+    return (
+        RuleGroup(f"{prefix}/steps", provider.rule_interval, steps),
+        RuleGroup(f"{prefix}/blocks", block_of(provider), blocks),
+    )
+
+
+def _revision(groups: tuple[RuleGroup, ...]) -> int:
+    text = json.dumps([group.to_dict() for group in groups], sort_keys=True)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")

@@ -1,0 +1,237 @@
+"""Make the cluster hold exactly a policy's children: judge, apply what differs, prune what is no longer wanted.
+
+Children are applied one after the other in the order they were rendered (protection before what it protects, subsets before routes), so a
+crash after any write leaves a state that was wanted, and the next pass goes on from there.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from perfpolicy.errors import ApiRejected, ApiUnavailable
+from perfpolicy.policy.model import Policy
+from perfpolicy.reconcile.children import Child, ChildCache, ChildRef, observe, other_manager
+from perfpolicy.reconcile.fieldset import owns, with_digest
+from perfpolicy.reconcile.foreign import VIRTUAL_SERVICE, Withheld
+from perfpolicy.reconcile.inventory import to_prune
+from perfpolicy.reconcile.ownership import Ownership, judge, routed_elsewhere
+from perfpolicy.reconcile.ports import Finder, ObjectStore
+from perfpolicy.render.manifest import GroupKind, Manifest
+from perfpolicy.vocabulary import APPLIED_ANNOTATION, Reason
+
+_UNANSWERED: Final = 2
+"""After so many requests in a row without an answer the rest of a policy is left for the next pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One child the policy holds."""
+
+    ref: ChildRef
+    version: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """One child that could not be applied. `transient`: worth another try soon."""
+
+    ref: ChildRef
+    message: str
+    transient: bool
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one pass over a policy's children did."""
+
+    held: list[Held] = field(default_factory=list)
+    conflicts: list[Withheld] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    blocked_by: set[ChildRef] = field(default_factory=set)
+    """Foreign objects that stand where a child should be."""
+    writes: int = 0
+    unanswered: int = 0
+    retry_after: float = 0.0
+
+    @property
+    def again(self) -> bool:
+        """Something is worth another try soon."""
+        return bool(self.waiting) or any(refused.transient for refused in self.refused)
+
+
+class Applier:
+    """Applies and prunes through the ports; keeps nothing but what it tells the child cache."""
+
+    def __init__(self, objects: ObjectStore, finder: Finder, children: ChildCache, complete: Callable[[GroupKind], bool]) -> None:
+        """`complete`: whether the cache knows every object of a kind right now, not only ours. Asked anew each time: a kind that comes back
+        or may no longer be listed leaves the cache empty though objects are there.
+        """
+        self._objects, self._finder, self._children, self._complete = objects, finder, children, complete
+        self._settled: dict[str, str] = {}
+        """By digest: field sets the API server answered with although they lack something of the manifest (it drops some empty lists)."""
+
+    async def apply(
+        self,
+        policy: Policy,
+        manifests: Iterable[Manifest],
+        withheld: Mapping[GroupKind, Withheld],
+        inventory: Iterable[Held],
+        prunable: frozenset[GroupKind],
+    ) -> Outcome:
+        """Apply the manifests, except withheld kinds, and prune what the inventory or the cluster holds beyond them.
+
+        Only kinds in `prunable` are pruned, the ones the manifests were rendered for: a kind left out because the API server did not show
+        it is still wanted, and one left out because the policy only observes stays as it is.
+        """
+        outcome = Outcome()
+        desired: dict[ChildRef, Manifest] = {ref_of(manifest): manifest for manifest in manifests}
+        before = {held.ref: held for held in inventory}
+        for ref, manifest in desired.items():
+            if outcome.unanswered >= _UNANSWERED:
+                outcome.refused.append(Refused(ref, "not tried: the API server does not answer", transient=True))
+            elif ref.kind in withheld:
+                self._withhold(policy, ref, manifest, withheld[ref.kind], outcome)
+            else:
+                await self._apply_guarded(policy, ref, manifest, ref in before, outcome)
+        complete = not (outcome.refused or outcome.waiting)
+        kept = {held.ref for held in outcome.held}
+        outcome.held += [held for ref, held in before.items() if ref not in kept and not (complete and ref.kind in prunable)]
+        if complete:
+            await self._prune(policy, before, desired, prunable, outcome)
+        return outcome
+
+    def _withhold(self, policy: Policy, ref: ChildRef, manifest: Manifest, why: Withheld, outcome: Outcome) -> None:
+        """Not written, but what we already have there stays: whoever claims our host later must not be able to take our route away."""
+        if why not in outcome.conflicts:
+            outcome.conflicts.append(why)
+        child = self._children.get(ref)
+        if child is not None and child.owner_uid == policy.identity.uid:
+            self._hold(ref, manifest, child, outcome)
+
+    async def _apply_guarded(self, policy: Policy, ref: ChildRef, manifest: Manifest, recorded: bool, outcome: Outcome) -> None:
+        try:
+            with self._children.writing(ref):
+                await self._apply_one(policy, ref, manifest, recorded, outcome)
+            outcome.unanswered = 0
+        except ApiUnavailable as error:
+            outcome.unanswered += 1
+            outcome.retry_after = max(outcome.retry_after, error.retry_after or 0.0)
+            outcome.refused.append(Refused(ref, str(error), transient=True))
+        except ApiRejected as error:
+            outcome.unanswered = 0
+            outcome.refused.append(Refused(ref, str(error), transient=error.status in (404, 409)))
+
+    async def _apply_one(self, policy: Policy, ref: ChildRef, manifest: Manifest, recorded: bool, outcome: Outcome) -> None:
+        child = await self._live(ref, recorded)
+        judgement = judge(ref, child, policy.key, policy.identity.uid)
+        if judgement.ownership is Ownership.FOREIGN:
+            self._conflict(ref, judgement.message, outcome)
+        elif judgement.ownership is Ownership.WAIT:
+            outcome.waiting.append(judgement.message)
+        elif child is None:
+            await self._create(ref, manifest, outcome)
+        else:
+            await self._update(ref, child, manifest, judgement.ownership, outcome)
+
+    async def _live(self, ref: ChildRef, recorded: bool) -> Child | None:
+        # Absence of what the inventory records is never believed unseen: taken for new, our own object would be let go of in `_create`.
+        child = self._children.get(ref)
+        if child is not None or (self._complete(ref.kind) and not recorded):
+            return child
+        metadata = await self._finder.find(ref.kind, ref.namespace, ref.name)
+        return None if metadata is None else observe(metadata)
+
+    async def _create(self, ref: ChildRef, manifest: Manifest, outcome: Outcome) -> None:
+        # Unforced: should somebody create the object between our look and this write, their fields are not overwritten.
+        wanted = with_digest(manifest)
+        applied = await self._objects.apply(wanted, force=False)
+        outcome.writes += 1
+        if not applied.created and (manager := other_manager(applied.metadata.get("managedFields", ()))):
+            # Merged into an object that had just appeared: let go of exactly what was written.
+            await self._objects.apply(_empty(manifest, applied.metadata["uid"]), force=True)
+            self._conflict(ref, f"{ref} was created by {manager} just now", outcome)
+            return
+        self._settle(ref, manifest, wanted, observe(applied.metadata), outcome)
+
+    async def _update(self, ref: ChildRef, child: Child, manifest: Manifest, ownership: Ownership, outcome: Outcome) -> None:
+        router = routed_elsewhere(child) if ref.kind == VIRTUAL_SERVICE else ""
+        if router and ownership is Ownership.OURS:
+            self._conflict(ref, f"spec.http of {ref} is managed by {router}", outcome)
+            return
+        wanted = with_digest(_yield_replicas(manifest, child))
+        if self._is_converged(child, wanted):
+            self._hold(ref, manifest, child, outcome)
+            return
+        wanted["metadata"] = {**wanted["metadata"], "uid": child.uid}
+        try:
+            applied = await self._objects.apply(wanted, force=True)
+        except ApiRejected as error:
+            if error.status in (404, 409):
+                self._children.learn(ref, None)
+            raise
+        outcome.writes += 1
+        self._settle(ref, manifest, wanted, observe(applied.metadata), outcome)
+
+    def _is_converged(self, child: Child, wanted: Manifest) -> bool:
+        digest = wanted["metadata"]["annotations"][APPLIED_ANNOTATION]
+        return child.applied == digest and (owns(child.fields, wanted, child.owner_uid) or self._settled.get(digest) == child.fields)
+
+    def _settle(self, ref: ChildRef, manifest: Manifest, wanted: Manifest, child: Child, outcome: Outcome) -> None:
+        if child.fields and not owns(child.fields, wanted, child.owner_uid):
+            self._settled[child.applied] = child.fields
+        self._hold(ref, manifest, child, outcome)
+
+    def _hold(self, ref: ChildRef, manifest: Manifest, child: Child, outcome: Outcome) -> None:
+        self._children.learn(ref, child)
+        outcome.held.append(Held(ref, manifest["apiVersion"].rpartition("/")[2], child.uid))
+
+    @staticmethod
+    def _conflict(ref: ChildRef, message: str, outcome: Outcome) -> None:
+        outcome.conflicts.append(Withheld(ref.kind, Reason.FOREIGN_OBJECT, message))
+        outcome.blocked_by.add(ref)
+
+    async def _prune(
+        self,
+        policy: Policy,
+        before: Mapping[ChildRef, Held],
+        desired: Iterable[ChildRef],
+        prunable: frozenset[GroupKind],
+        outcome: Outcome,
+    ) -> None:
+        uid = policy.identity.uid
+        for ref in to_prune(before, self._children.owned(uid), desired):
+            if ref.kind not in prunable:
+                continue
+            try:
+                child = await self._live(ref, ref in before)
+                if child is None or child.owner_uid != uid or child.deleting:
+                    continue
+                with self._children.writing(ref):
+                    if await self._objects.delete(ref.kind, ref.namespace, ref.name, child.uid):
+                        outcome.writes += 1
+                    self._children.learn(ref, None)
+            except (ApiUnavailable, ApiRejected) as error:
+                transient = isinstance(error, ApiUnavailable)
+                outcome.refused.append(Refused(ref, str(error), transient))
+                if ref in before:
+                    outcome.held.append(before[ref])
+
+
+def ref_of(manifest: Manifest) -> ChildRef:
+    """The kind and name of a manifest."""
+    group, _, _ = manifest["apiVersion"].rpartition("/")
+    return ChildRef(GroupKind(group, manifest["kind"]), manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+
+
+def _empty(manifest: Manifest, uid: str) -> Manifest:
+    metadata = {"name": manifest["metadata"]["name"], "namespace": manifest["metadata"]["namespace"], "uid": uid}
+    return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": metadata}
+
+
+def _yield_replicas(manifest: Manifest, child: Child) -> Manifest:
+    """Leave spec.replicas to whoever scales through the scale subresource. Dropped only then: without another owner it would fall to 1."""
+    if not child.scaler or "replicas" not in manifest.get("spec", {}):
+        return manifest
+    return {**manifest, "spec": {name: value for name, value in manifest["spec"].items() if name != "replicas"}}

@@ -1,0 +1,113 @@
+"""Work waiting to be done: every key at most once, never on two workers, fair between namespaces, with back-off per key.
+
+Why fair: a namespace that creates five hundred policies at once must not delay an edit in another one. Namespaces take turns; within one,
+first come, first served. The clock is injected so that tests need not wait.
+"""
+
+import asyncio
+import random
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from enum import IntFlag
+
+from perfpolicy.policy.model import PolicyKey
+
+
+class Work(IntFlag):
+    """What is due for a policy; kinds of work add up while a key waits."""
+
+    STATUS = 1
+    """Write the status again from what is known."""
+    REFRESH = 2
+    """The same, though only numbers changed."""
+    RECONCILE = 4
+    """Walk the whole way from the spec to the children."""
+
+
+class WorkQueue:
+    """Deduplicating queue of policies. Not thread-safe: one event loop."""
+
+    def __init__(
+        self,
+        retry_min: float,
+        retry_max: float,
+        spread: Callable[[], float] = lambda: random.uniform(0.8, 1.2),  # noqa: S311 - spreads load, guards nothing
+    ) -> None:
+        """`retry_min`, `retry_max`: seconds of the first and the longest pause after failures; `spread`: factor applied to each pause."""
+        self._retry_min, self._retry_max, self._spread = retry_min, retry_max, spread
+        self._waiting: OrderedDict[str, deque[PolicyKey]] = OrderedDict()
+        self._work: dict[PolicyKey, Work] = {}
+        self._running: dict[PolicyKey, Work] = {}
+        self._timers: dict[PolicyKey, asyncio.TimerHandle] = {}
+        self._failures: dict[PolicyKey, int] = {}
+        self._ready = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Keys waiting for a worker."""
+        return len(self._work)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is waiting and nothing is running; keys in a pause do not count."""
+        return not self._work and not self._running
+
+    def add(self, key: PolicyKey, work: Work = Work.RECONCILE) -> None:
+        """Queue work; merged with what already waits. A key being worked on comes again afterwards."""
+        if key in self._running:
+            self._running[key] |= work
+            return
+        if key not in self._work:
+            self._waiting.setdefault(key.namespace, deque()).append(key)
+        self._work[key] = self._work.get(key, Work(0)) | work
+        self._ready.set()
+
+    def add_after(self, key: PolicyKey, seconds: float, work: Work = Work.RECONCILE) -> None:
+        """Queue work later; replaces an earlier timer of the key only when this one is sooner."""
+        loop = asyncio.get_running_loop()
+        timer = self._timers.get(key)
+        if timer is not None and timer.when() <= loop.time() + seconds:
+            return
+        if timer is not None:
+            timer.cancel()
+        self._timers[key] = loop.call_later(seconds, self._due, key, work)
+
+    def retry(self, key: PolicyKey, at_least: float = 0.0) -> float:
+        """Queue a reconcile after this key's back-off, and at least after `at_least` seconds. Returns the pause in seconds."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        pause = max(at_least, min(self._retry_max, self._retry_min * 2.0 ** min(failures, 16)) * self._spread())
+        self.add_after(key, pause)
+        return pause
+
+    def succeeded(self, key: PolicyKey) -> None:
+        """Forget the key's failures."""
+        self._failures.pop(key, None)
+
+    def forget(self, key: PolicyKey) -> None:
+        """Drop timers and failures of a policy that is gone."""
+        self.succeeded(key)
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+    async def get(self) -> tuple[PolicyKey, Work]:
+        """The next key and what is due for it; nobody else gets the key until `done`."""
+        while not self._waiting:
+            self._ready.clear()
+            await self._ready.wait()
+        namespace, keys = self._waiting.popitem(last=False)
+        key = keys.popleft()
+        if keys:
+            self._waiting[namespace] = keys
+        self._running[key] = Work(0)
+        return key, self._work.pop(key)
+
+    def done(self, key: PolicyKey) -> None:
+        """The worker is finished with the key; work added meanwhile is queued now."""
+        again = self._running.pop(key)
+        if again:
+            self.add(key, again)
+
+    def _due(self, key: PolicyKey, work: Work) -> None:
+        del self._timers[key]
+        self.add(key, work)

@@ -1,0 +1,293 @@
+"""Walk one policy the whole way: spec, class, facts, model, children, status.
+
+Level-triggered: every pass starts from what is known now, whatever it was that queued the policy. A pass that finds nothing different
+writes nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from perfpolicy.api.performance_class import PerformanceClass
+from perfpolicy.api.policy import PerformancePolicy, parse_policy
+from perfpolicy.api.status import ResourceStatus, Status, parse_status
+from perfpolicy.errors import ApiRejected, InvalidSpec, Problem, RenderError
+from perfpolicy.evaluate.conditions import (
+    AcceptedState,
+    Claim,
+    ProgrammedState,
+    Transition,
+    WorkloadState,
+    build_status,
+    material_change,
+    transitions,
+)
+from perfpolicy.evaluate.evaluation import EvaluationMemory
+from perfpolicy.policy.antipatterns import antipatterns
+from perfpolicy.policy.classes import select_class
+from perfpolicy.policy.facts import Facts, FactsNeeded, in_mesh, needed_facts
+from perfpolicy.policy.model import Mode, Policy, PolicyKey
+from perfpolicy.policy.resolve import resolve
+from perfpolicy.reconcile.applier import Applier, Held, Outcome
+from perfpolicy.reconcile.children import ChildRef
+from perfpolicy.reconcile.foreign import Withheld
+from perfpolicy.reconcile.hub import NAMESPACE, SERVICE, Hub, host_token, pods_token, replicas_token
+from perfpolicy.reconcile.policies import Classes, KnownPolicy, Policies
+from perfpolicy.reconcile.ports import ObjectStore, StatusStore
+from perfpolicy.reconcile.queue import Work
+from perfpolicy.reconcile.state import PolicyState
+from perfpolicy.render.manifest import GroupKind, Manifest
+from perfpolicy.render.registry import KINDS, Rendering, render
+from perfpolicy.vocabulary import ConditionType, Reason
+
+_log = logging.getLogger(__name__)
+_RECHECK = 60.0
+"""Seconds until something nobody will tell us about (a refused child, a foreign object of an unwatched name) is tried again."""
+_ELDER_FIRST = 0.2
+"""Seconds to wait for an elder policy that has not been looked at yet."""
+
+Notify = Callable[[PolicyKey, str, Transition], None]
+"""Tells an Event: policy, UID, transition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What is to follow a pass. `retry`: again with back-off, not before `after` seconds; else `after` > 0 asks for another look then."""
+
+    retry: bool = False
+    after: float = 0.0
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """Dependencies are ports and in-memory views; `served` is replaced whenever discovery finds other kinds."""
+
+    policies: Policies
+    classes: Classes
+    hub: Hub
+    objects: ObjectStore
+    applier: Applier
+    statuses: StatusStore
+    notify: Notify
+    now: Callable[[], datetime]
+    states: dict[PolicyKey, PolicyState]
+    requeue: Callable[[PolicyKey], None]
+    resolved_changed: Callable[[PolicyState], None]
+    """Hears of a policy that was accepted with another model than before: its provider is asked at once."""
+    served: frozenset[GroupKind] = frozenset()
+
+    async def process(self, key: PolicyKey, work: Work) -> Pass | None:
+        """Do the work due for a policy; None where its children were not looked at, so that nothing is said about the next time."""
+        known = self.policies.get(key)
+        if known is None:
+            self._forget(key)
+            return Pass()
+        state = self._state(known)
+        if known.deleting or key.namespace in self.hub.terminating:
+            # Judged, so that younger policies with the same claim do not wait for it.
+            state.resolved, state.judged = None, True
+            return Pass()
+        following = await self._reconcile(known, state) if work & Work.RECONCILE or not state.judged else None
+        await self._write_status(known, state, numbers=bool(work & Work.REFRESH))
+        return following
+
+    def _state(self, known: KnownPolicy) -> PolicyState:
+        state = self.states.get(known.key)
+        if state is None or state.uid != known.uid:
+            state = self.states[known.key] = PolicyState(known.uid)
+            state.keep_status(parse_status(known.first_status()))
+            self.policies.forget_status(known.key)
+        return state
+
+    def _forget(self, key: PolicyKey) -> None:
+        self.states.pop(key, None)
+        self.hub.dependents.set(key, ())
+
+    async def _reconcile(self, known: KnownPolicy, state: PolicyState) -> Pass:
+        undecided = self._undecided_elder(known.key)
+        if undecided is not None:
+            self.requeue(undecided)
+            return Pass(after=_ELDER_FIRST)
+        was_accepted = state.judged and state.resolved is not None
+        try:
+            policy = await self._accept(known)
+        except InvalidSpec as error:
+            state.accepted, state.resolved, state.evaluation = AcceptedState(problems=error.problems), None, None
+        else:
+            self._take(state, policy)
+        state.judged = True
+        if was_accepted != (state.resolved is not None):
+            for other in self.policies.claims.sharing(known.key):
+                self.requeue(other)
+        if state.resolved is None:
+            # What can be watched is watched; a right that is granted again is not.
+            return Pass(after=_RECHECK)
+        return await self._program(state.resolved, state)
+
+    def _undecided_elder(self, key: PolicyKey) -> PolicyKey | None:
+        """An elder with a claim of ours that has not been looked at: only when it is accepted does its claim stand."""
+        for elder, _ in self.policies.claims.elders(key):
+            state = self.states.get(elder)
+            if state is None or not state.judged:
+                return elder
+        return None
+
+    async def _accept(self, known: KnownPolicy) -> Policy:
+        """The resolved policy. Raises InvalidSpec with every problem; registers what the policy depends on in any case."""
+        tokens: set[Hashable] = {ChildRef(NAMESPACE, "", known.key.namespace)}
+        try:
+            spec = parse_policy(known.raw())
+            needed = needed_facts(spec)
+            objects = tuple(_objects_of(needed))
+            # A policy that creates its workload looks at the pods of the Deployment of its own name; its spec is drift's business.
+            workload = objects[0] if needed.target is not None else ChildRef(GroupKind("apps", "Deployment"), *known.key)
+            tokens |= {*objects, replicas_token(workload)}
+            policy = await self._resolve(spec, needed)
+            tokens |= {host_token(policy.service.fqdn), *map(host_token, policy.traffic.hosts), pods_token(known.key.namespace)}
+            self._yield_to_elders(known.key)
+        finally:
+            self.hub.dependents.set(known.key, tokens)
+        return policy
+
+    async def _resolve(self, spec: PerformancePolicy, needed: FactsNeeded) -> Policy:
+        cls: PerformanceClass = select_class(spec, self.classes)
+        labels = self.hub.namespaces.get(needed.namespace, {})
+        target = None
+        if needed.target is not None:
+            kind = GroupKind(needed.target.group, needed.target.kind)
+            target = await self._read(kind, needed.namespace, needed.target.name, "spec.workload.targetRef")
+        read = {name: await self._read(SERVICE, needed.namespace, name, "spec.workload.serviceRef") for name in sorted(needed.services)}
+        services = {name: service for name, service in read.items() if service is not None}
+        return resolve(spec, cls, Facts(labels, target, services, in_mesh(labels)))
+
+    async def _read(self, kind: GroupKind, namespace: str, name: str, path: str) -> Manifest | None:
+        try:
+            return await self.objects.read(kind, namespace, name)
+        except ApiRejected as error:
+            raise InvalidSpec([Problem(path, f"{kind.kind} {name!r} cannot be read: {error}", Reason.TARGET_NOT_FOUND)]) from error
+
+    def _yield_to_elders(self, key: PolicyKey) -> None:
+        problems = [
+            Problem("spec", f"the older policy {elder} already has the {claim}", Reason.CONFLICTED)
+            for elder, claim in self.policies.claims.elders(key)
+            if (state := self.states.get(elder)) is not None and state.resolved is not None
+        ]
+        if problems:
+            raise InvalidSpec(problems)
+
+    def _take(self, state: PolicyState, policy: Policy) -> None:
+        if policy == state.resolved:
+            return
+        if state.resolved is None:
+            state.memory = EvaluationMemory.from_status(policy, state.status)
+        state.resolved = policy
+        state.accepted = AcceptedState(
+            class_ref=policy.class_ref,
+            workload=f"{policy.workload.kind}/{policy.workload.name}",
+            anti_patterns=antipatterns(policy),
+        )
+        self.resolved_changed(state)
+
+    async def _program(self, policy: Policy, state: PolicyState) -> Pass:
+        inventory = tuple(_inventory(policy, state.status))
+        if policy.suspended:
+            state.held, state.programmed = inventory, ProgrammedState(suspended=True)
+            return Pass()
+        served = self.served
+        try:
+            rendering = render(policy, served)
+        except RenderError as error:
+            _log.exception("a policy cannot be rendered", extra={"policy": str(policy.key)})
+            state.held, state.programmed = inventory, ProgrammedState(failures=(str(error),))
+            return Pass(after=_RECHECK)
+        withheld: dict[GroupKind, Withheld] = {}
+        for claim in self.hub.foreign.withheld(policy):
+            withheld.setdefault(claim.kind, claim)
+        reported = tuple(Claim(claim.reason, claim.message) for claim in self.hub.foreign.reported(policy))
+        if policy.mode is Mode.OBSERVE:
+            withheld, reported = {}, ()
+        # What an Observe policy does not write it does not delete either: its other children stay as they are.
+        prunable = frozenset(kind.group_kind for kind in KINDS if kind.observing) & served if policy.mode is Mode.OBSERVE else served
+        outcome = await self.applier.apply(policy, rendering.manifests, withheld, inventory, prunable)
+        self.hub.dependents.add(policy.key, outcome.blocked_by)
+        state.held = tuple(sorted(outcome.held, key=lambda held: str(held.ref)))
+        state.programmed = replace(programmed(policy, rendering, outcome), reported=reported)
+        if outcome.writes:
+            _log.info("applied", extra={"policy": str(policy.key), "writes": outcome.writes})
+        return _following(outcome)
+
+    async def _write_status(self, known: KnownPolicy, state: PolicyState, *, numbers: bool) -> None:
+        if not state.judged:
+            return
+        old, workload = state.status, self._workload(known.key, state)
+        applied = replace(state.programmed, resources=tuple(map(_resource, state.held)))
+        new = build_status(old, known.generation, state.accepted, applied, workload, state.evaluation, self.now())
+        if state.evaluation is None and state.resolved is not None and old is not None:
+            new = with_last_words(old, new)
+        if not (material_change(old, new) or (numbers and new.to_wire() != (old.to_wire() if old is not None else None))):
+            return
+        if await self.statuses.write(known.key, known.uid, new.to_wire()):
+            state.keep_status(new)
+            state.written_at = asyncio.get_running_loop().time()
+            for transition in transitions(old, new):
+                self.notify(known.key, known.uid, transition)
+
+    def _workload(self, key: PolicyKey, state: PolicyState) -> WorkloadState:
+        policy = state.resolved
+        if policy is None:
+            return WorkloadState()
+        group = "argoproj.io" if policy.workload.kind == "Rollout" else "apps"
+        seen = self.hub.workloads.get(ChildRef(GroupKind(group, policy.workload.kind), key.namespace, policy.workload.name))
+        return WorkloadState() if seen is None else WorkloadState(seen.desired, seen.available)
+
+
+_MEASURED = (ConditionType.METRICS_AVAILABLE, ConditionType.TARGETS_MET, ConditionType.BUDGET_HEALTHY)
+
+
+def with_last_words(old: Status, new: Status) -> Status:
+    """A status whose conditions about measurements are the last ones written: between a restart and the first cycle nothing new is known.
+
+    Pure. Without it every restart would write each status twice.
+    """
+    kept = {kind: before for kind in _MEASURED if (before := old.condition(kind)) is not None}
+    return new.model_copy(update={"conditions": tuple(kept.get(condition.type, condition) for condition in new.conditions)})
+
+
+def programmed(policy: Policy, rendering: Rendering, outcome: Outcome) -> ProgrammedState:
+    """What a pass over the children means for the status, less the inventory. Pure."""
+    essential = {kind.group_kind for kind in KINDS if kind.essential}
+    return ProgrammedState(
+        conflicts=tuple(Claim(conflict.reason, conflict.message) for conflict in outcome.conflicts),
+        missing=tuple(str(kind) for kind in rendering.missing if kind in essential),
+        extras_missing=tuple(str(kind) for kind in rendering.missing if kind not in essential),
+        failures=tuple(f"{refused.ref}: {refused.message}" for refused in outcome.refused if not refused.transient),
+        waiting=(*(f"{refused.ref}: {refused.message}" for refused in outcome.refused if refused.transient), *outcome.waiting),
+        observe_only=policy.mode is Mode.OBSERVE,
+    )
+
+
+def _following(outcome: Outcome) -> Pass:
+    if outcome.again:
+        return Pass(retry=True, after=outcome.retry_after)
+    return Pass(after=_RECHECK) if outcome.refused or outcome.blocked_by else Pass()
+
+
+def _objects_of(needed: FactsNeeded) -> Iterator[ChildRef]:
+    if needed.target is not None:
+        yield ChildRef(GroupKind(needed.target.group, needed.target.kind), needed.namespace, needed.target.name)
+    for name in needed.services:
+        yield ChildRef(SERVICE, needed.namespace, name)
+
+
+def _inventory(policy: Policy, status: Status | None) -> Iterator[Held]:
+    served = {kind.group_kind for kind in KINDS}
+    for item in status.resources if status is not None else ():
+        kind = GroupKind(item.group, item.kind)
+        if kind in served:
+            yield Held(ChildRef(kind, policy.key.namespace, item.name), item.version, item.uid)
+
+
+def _resource(held: Held) -> ResourceStatus:
+    return ResourceStatus(group=held.ref.kind.group, version=held.version, kind=held.ref.kind.kind, name=held.ref.name, uid=held.uid)

@@ -1,0 +1,40 @@
+"""What is remembered of each policy between two passes. Everything here can be lost: a restart rebuilds it from the cluster."""
+
+import zlib
+from dataclasses import dataclass, field
+
+from perfpolicy.api.status import Status
+from perfpolicy.evaluate.conditions import AcceptedState, ProgrammedState
+from perfpolicy.evaluate.evaluation import Evaluation, EvaluationMemory
+from perfpolicy.policy.model import Policy
+from perfpolicy.reconcile.applier import Held
+
+
+@dataclass(slots=True)
+class PolicyState:
+    """One policy of one UID."""
+
+    uid: str
+    accepted: AcceptedState = field(default_factory=AcceptedState)
+    programmed: ProgrammedState = field(default_factory=lambda: ProgrammedState(pending=True))
+    """Without its resources: `held` is the inventory, in less memory."""
+    held: tuple[Held, ...] = ()
+    resolved: Policy | None = None
+    """The policy as last accepted; None while it is not."""
+    evaluation: Evaluation | None = None
+    memory: EvaluationMemory = field(default_factory=EvaluationMemory)
+    packed_status: bytes = b""
+    """The status in the cluster as far as we know, packed: as an object it would be half of a policy's memory, and is seldom looked at."""
+    written_at: float = 0.0
+    """Loop time of the last status write."""
+    judged: bool = False
+    """The spec has been looked at since this process started."""
+
+    @property
+    def status(self) -> Status | None:
+        """The status in the cluster, as far as we know."""
+        return Status.model_validate_json(zlib.decompress(self.packed_status)) if self.packed_status else None
+
+    def keep_status(self, status: Status | None) -> None:
+        """Remember a status read or written."""
+        self.packed_status = b"" if status is None else zlib.compress(status.model_dump_json(by_alias=True, exclude_none=True).encode(), 1)

@@ -1,0 +1,305 @@
+"""Composition root: settings to adapters to reconciler, and the tasks that run them.
+
+The only module that knows both the ports and who fills them. kopf feeds it through `policy_seen` and its siblings (see handlers/).
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from perfpolicy.cluster.client import ApiClient, Credentials
+from perfpolicy.cluster.discovery import Discovery
+from perfpolicy.cluster.events import EventWriter, Notice
+from perfpolicy.cluster.lookup import Lookup
+from perfpolicy.cluster.objects import Objects
+from perfpolicy.cluster.resource import Resource
+from perfpolicy.cluster.status import POLICIES, StatusWriter
+from perfpolicy.cluster.watch import KindWatch
+from perfpolicy.errors import ApiRejected, ApiUnavailable, PerfPolicyError
+from perfpolicy.evaluate.conditions import Transition
+from perfpolicy.metrics.source import MetricsSource
+from perfpolicy.policy.model import PolicyKey
+from perfpolicy.reconcile import foreign, workloads
+from perfpolicy.reconcile.applier import Applier
+from perfpolicy.reconcile.hub import NAMESPACE, SERVICE, Hub
+from perfpolicy.reconcile.policies import Classes, Policies
+from perfpolicy.reconcile.queue import WorkQueue
+from perfpolicy.reconcile.reconciler import Pass, Reconciler
+from perfpolicy.reconcile.scheduler import Budget, Interval, Scheduler
+from perfpolicy.reconcile.state import PolicyState
+from perfpolicy.render.manifest import GroupKind
+from perfpolicy.render.registry import KINDS
+from perfpolicy.settings import Settings
+from perfpolicy.vocabulary import CLASS_KIND, CLASS_PLURAL, GROUP, MANAGED_BY, MANAGED_BY_LABEL, VERSION
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+CLASSES: Final = Resource(GROUP, VERSION, CLASS_KIND, CLASS_PLURAL, namespaced=False)
+_CHILDREN: Final = tuple(Resource(kind.group, kind.version, kind.kind, kind.plural) for kind in KINDS)
+_OBSERVED: Final = (
+    Resource("", "v1", "Namespace", "namespaces", namespaced=False),
+    Resource("", "v1", "Service", "services"),
+    Resource("apps", "v1", "Deployment", "deployments"),
+    Resource("apps", "v1", "StatefulSet", "statefulsets"),
+    Resource("apps", "v1", "DaemonSet", "daemonsets"),
+    Resource("argoproj.io", "v1alpha1", "Rollout", "rollouts"),
+)
+WATCHED: Final = tuple(dict.fromkeys((*_CHILDREN, *_OBSERVED)))
+_WHOLE: Final = foreign.KINDS | workloads.KINDS
+_UNFILTERED: Final = _WHOLE | {SERVICE, NAMESPACE}
+_CHILD_KINDS: Final = frozenset(kind.group_kind for kind in KINDS)
+_SYNC_POLL = 0.05
+_SYNC_PAUSE = 1.0
+_SYNC_PATIENCE = 30.0
+_REQUEUES_PER_SECOND = 100.0
+"""How fast all policies are looked at again after a class or the served kinds changed."""
+
+
+class Runtime:
+    """The running operator, without kopf."""
+
+    def __init__(self, settings: Settings, api: ApiClient) -> None:
+        self.settings = settings
+        self._api = api
+        self.queue = WorkQueue(settings.retry_min, settings.retry_max)
+        self.hub = Hub(self.queue.add, _CHILD_KINDS)
+        self.policies = Policies(self.queue.add)
+        self.classes = Classes(self._class_changed)
+        self.states: dict[PolicyKey, PolicyState] = {}
+        self._events = EventWriter(api, socket.gethostname())
+        resources = {GroupKind(resource.group, resource.kind): resource for resource in (*WATCHED, POLICIES, CLASSES)}
+        self._objects = Objects(api, resources)
+        self._metrics = MetricsSource()
+        self._scheduler = Scheduler(
+            self._metrics,
+            self.states,
+            self.queue.add,
+            _now,
+            lambda: Interval(settings.poll_min, settings.poll_max, settings.poll_factor),
+            Budget(settings.status_writes_per_second),
+        )
+        self._reconciler = Reconciler(
+            policies=self.policies,
+            classes=self.classes,
+            hub=self.hub,
+            objects=self._objects,
+            applier=Applier(self._objects, Lookup(self._objects), self.hub.children, self._is_complete),
+            statuses=StatusWriter(api),
+            notify=self._notify,
+            now=_now,
+            states=self.states,
+            requeue=self.queue.add,
+            resolved_changed=self._resolved_changed,
+        )
+        self._watches = {resource: self._watch(resource) for resource in WATCHED}
+        self._discovery = Discovery(api, WATCHED, self._served_changed, settings.discovery)
+        self.ready = False
+
+    @classmethod
+    async def connect(cls, settings: Settings) -> "Runtime":
+        """Runtime on the API server the settings name. Raises SettingsError."""
+        return cls(settings, await ApiClient.connect(settings))
+
+    async def credentials(self) -> Credentials:
+        """How kopf reaches the same API server."""
+        return await self._api.credentials()
+
+    def policy_seen(self, raw: Mapping[str, Any]) -> None:
+        """A policy exists, as shown."""
+        self.policies.put(raw)
+
+    def policy_gone(self, raw: Mapping[str, Any]) -> None:
+        """A policy was deleted."""
+        metadata = raw["metadata"]
+        self.policies.drop(PolicyKey(metadata["namespace"], metadata["name"]), metadata["uid"])
+
+    def class_seen(self, raw: Mapping[str, Any]) -> None:
+        """A class exists, as shown."""
+        self.classes.put(raw)
+
+    def class_gone(self, raw: Mapping[str, Any]) -> None:
+        """A class was deleted."""
+        self.classes.drop(raw["metadata"]["name"])
+
+    def problems(self) -> dict[str, str]:
+        """What is wrong right now, by kind: interrupted watches and unusable classes."""
+        watches = {watch.resource.kind: watch.problem for watch in self._watches.values() if watch.problem}
+        return watches | {f"{CLASS_KIND} {name}": str(error) for name, error in self.classes.problems.items()}
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for watch in self._watches.values():
+                    group.create_task(watch.run(), name=f"watch {watch.resource.plural}")
+                group.create_task(self._discovery.run(), name="discovery")
+                group.create_task(self._events.run(), name="events")
+                await self._synchronise()
+                self.ready = True
+                _log.info("synchronised", extra={"policies": len(self.policies), "classes": len(self.classes.names())})
+                for number in range(self.settings.workers):
+                    group.create_task(self._work(), name=f"worker {number}")
+                group.create_task(self._scheduler.run(), name="scheduler")
+                group.create_task(self._every(self.settings.sweep, "sweep", self._sweep), name="sweep")
+                group.create_task(self._resync(), name="resync")
+        finally:
+            self.ready = False
+            self._metrics.close()
+            await self._api.close()
+
+    async def _synchronise(self) -> None:
+        """Wait until everything a decision is based on has been seen once: acting earlier would undo what only is not known yet."""
+        for watch in self._watches.values():
+            await watch.settled.wait()
+        deadline = asyncio.get_running_loop().time() + _SYNC_PATIENCE
+        while not await self._attempt("catch up", self._has_caught_up):
+            if asyncio.get_running_loop().time() > deadline:
+                await self._attempt("sweep", self._sweep)
+                return
+            await asyncio.sleep(_SYNC_PAUSE)
+
+    async def _has_caught_up(self) -> bool:
+        """Whether kopf has delivered every policy and class there is."""
+        policies, classes = await self._list(POLICIES), await self._list(CLASSES)
+        waiting = True
+        until = asyncio.get_running_loop().time() + _SYNC_PATIENCE
+        while waiting and asyncio.get_running_loop().time() < until:
+            behind = self.policies.stale(policies)[1]
+            missing = {item["name"] for item in classes} - self.classes.names()
+            waiting = bool(behind or missing)
+            if waiting:
+                await asyncio.sleep(_SYNC_POLL)
+        return not waiting
+
+    async def _list(self, resource: Resource) -> list[dict[str, Any]]:
+        """Metadata of every policy (of our namespaces) or class; nothing where the CRD is not installed."""
+        namespaces: tuple[str | None, ...] = self.settings.namespaces if resource.namespaced and self.settings.namespaces else (None,)
+        kind, found = GroupKind(resource.group, resource.kind), []
+        for namespace in namespaces:
+            try:
+                found += await self._objects.list_metadata(kind, namespace)
+            except ApiRejected as error:
+                if error.status != 404:
+                    raise
+        return found
+
+    async def _sweep(self) -> None:
+        """Find policies and classes that went or changed unseen."""
+        gone, behind = self.policies.stale(await self._list(POLICIES))
+        for key in gone:
+            self.policies.drop(key)
+        for key in behind:
+            # Each for itself: one that cannot be read or kept must not hide the others.
+            await self._attempt(f"read {key}", partial(self._read_again, key))
+        for name in self.classes.names() - {item["name"] for item in await self._list(CLASSES)}:
+            self.classes.drop(name)
+
+    async def _read_again(self, key: PolicyKey) -> None:
+        raw = await self._objects.read(GroupKind(POLICIES.group, POLICIES.kind), key.namespace, key.name)
+        if raw is not None:
+            self.policies.put(raw)
+
+    async def _resync(self) -> None:
+        while True:
+            keys = list(self.policies)
+            for key in keys:
+                self.queue.add(key)
+                await asyncio.sleep(self.settings.resync / len(keys))
+            if not keys:
+                await asyncio.sleep(min(self.settings.resync, 60.0))
+
+    async def _every(self, seconds: float, name: str, job: Callable[[], Awaitable[Any]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await self._attempt(name, job)
+
+    async def _attempt(self, name: str, job: Callable[[], Awaitable[T]]) -> T | None:
+        """The job's answer; None where it failed, which is logged."""
+        try:
+            return await job()
+        except PerfPolicyError as error:
+            _log.warning("a job failed", extra={"job": name, "problem": str(error)})
+        except Exception:  # noqa: BLE001 - a defect met by one job must not end the operator for everybody; it is logged in full
+            _log.exception("a job met a defect", extra={"job": name})
+        return None
+
+    async def _work(self) -> None:
+        while True:
+            key, work = await self.queue.get()
+            try:
+                self._follow(key, await self._reconciler.process(key, work))
+            except ApiUnavailable as error:
+                pause = self.queue.retry(key, error.retry_after or 0.0)
+                _log.warning("will try again", extra={"policy": str(key), "seconds": round(pause, 1), "problem": str(error)})
+            except Exception:  # noqa: BLE001 - a defect met by one policy must not stop the others; it is logged in full and tried again
+                pause = self.queue.retry(key)
+                _log.exception("a policy cannot be reconciled", extra={"policy": str(key), "seconds": round(pause, 1)})
+            finally:
+                self.queue.done(key)
+                if self.policies.get(key) is None:
+                    self.queue.forget(key)
+
+    def _follow(self, key: PolicyKey, following: Pass | None) -> None:
+        if following is None:
+            return
+        if following.retry:
+            self.queue.retry(key, following.after)
+            return
+        self.queue.succeeded(key)
+        if following.after:
+            self.queue.add_after(key, following.after)
+
+    def _is_complete(self, kind: GroupKind) -> bool:
+        """Whether every object of a child kind is known: watched without a selector, and listed since the kind was last served."""
+        return kind in _UNFILTERED and any(watch.complete for resource, watch in self._watches.items() if _kind(resource) == kind)
+
+    def _watch(self, resource: Resource) -> KindWatch:
+        kind = GroupKind(resource.group, resource.kind)
+        return KindWatch(
+            self._api,
+            resource,
+            self.hub,
+            selector="" if kind in _UNFILTERED else f"{MANAGED_BY_LABEL}={MANAGED_BY}",
+            whole=kind in _WHOLE,
+            namespaces=self.settings.namespaces,
+            timeout=self.settings.watch_timeout,
+            relist=self.settings.relist,
+        )
+
+    def _served_changed(self, served: frozenset[Resource]) -> None:
+        kinds = frozenset(GroupKind(resource.group, resource.kind) for resource in served)
+        _log.info("served kinds", extra={"missing": sorted(str(GroupKind(r.group, r.kind)) for r in set(WATCHED) - served)})
+        self._reconciler.served = kinds & _CHILD_KINDS
+        for resource, watch in self._watches.items():
+            watch.set_served(resource in served)
+        self._requeue(self.policies)
+
+    def _class_changed(self, name: str) -> None:
+        self._requeue(key for key in self.policies if (known := self.policies.get(key)) and known.class_name in (name, ""))
+
+    def _requeue(self, keys: Iterable[PolicyKey]) -> None:
+        """All of them, a bounded number a second."""
+        if not self.ready:
+            return
+        for number, key in enumerate(keys):
+            self.queue.add_after(key, number / _REQUEUES_PER_SECOND)
+
+    def _resolved_changed(self, state: PolicyState) -> None:
+        if state.resolved is not None:
+            self._scheduler.poke(state.resolved.metrics.provider)
+
+    def _notify(self, key: PolicyKey, uid: str, transition: Transition) -> None:
+        self._events.emit(Notice(key, uid, transition.reason, transition.message, not transition.normal))
+
+
+def _kind(resource: Resource) -> GroupKind:
+    return GroupKind(resource.group, resource.kind)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,170 @@
+"""Every name that crosses a process boundary: API group, labels, condition types and reasons.
+
+Pure constants. A reason that is not here cannot be written to a status (the status model takes the enums), so docs/reasons.md, generated
+from the comments below, is complete.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+GROUP: Final = "perfpolicy.io"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+POLICY_KIND: Final = "PerformancePolicy"
+POLICY_PLURAL: Final = "performancepolicies"
+CLASS_KIND: Final = "PerformanceClass"
+CLASS_PLURAL: Final = "performanceclasses"
+
+FIELD_MANAGER: Final = "perfpolicy"
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+MANAGED_BY: Final = "perfpolicy"
+POLICY_LABEL: Final = f"{GROUP}/policy"
+ADOPT_ANNOTATION: Final = f"{GROUP}/adopt"
+APPLIED_ANNOTATION: Final = f"{GROUP}/applied"
+"""Digest of the manifest last applied to a child: what tells a converged child from an outdated one without reading or writing it."""
+DEFAULT_CLASS_ANNOTATION: Final = f"{GROUP}/is-default-class"
+RULES_CONFIGMAP_LABEL: Final = f"{GROUP}/rules"
+"""Label (value "true") on the ConfigMap that carries the rules where the PrometheusRule CRD is absent."""
+
+
+class ConditionType(StrEnum):
+    """Condition types of status.conditions; the first seven are present from the first write."""
+
+    ACCEPTED = "Accepted"
+    PROGRAMMED = "Programmed"
+    WORKLOAD_AVAILABLE = "WorkloadAvailable"
+    METRICS_AVAILABLE = "MetricsAvailable"
+    TARGETS_MET = "TargetsMet"
+    BUDGET_HEALTHY = "BudgetHealthy"
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    CONFLICT = "Conflict"
+    SUSPENDED = "Suspended"
+
+
+class ConditionStatus(StrEnum):
+    """Status of a condition, as the Kubernetes API conventions spell it."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Reason(StrEnum):
+    """The closed set of condition reasons. The value's docstring is what docs/reasons.md prints."""
+
+    PENDING = "Pending"
+    """Nothing has been observed yet."""
+    VALID = "Valid"
+    """The policy and its class were accepted."""
+    INVALID = "Invalid"
+    """The spec breaks a rule; the message lists every problem with its field path. The last good children stay."""
+    CLASS_NOT_FOUND = "ClassNotFound"
+    """The class the policy names, or any default class, does not exist. The last good children stay."""
+    CLASS_NOT_PERMITTED = "ClassNotPermitted"
+    """The class does not admit this namespace (allowedNamespaces)."""
+    NOT_GRANTED = "NotGranted"
+    """The policy asks for something its class does not grant this namespace (a gateway, a host, workload creation)."""
+    CONFLICTED = "Conflicted"
+    """An older policy claims the same workload or the same host and path."""
+    TARGET_NOT_FOUND = "TargetNotFound"
+    """The workload or Service the policy refers to does not exist."""
+    TARGET_UNSUPPORTED = "TargetUnsupported"
+    """The workload cannot be targeted: a selector with matchExpressions, an ambient namespace, or a kind that is not supported."""
+    PROGRAMMED = "Programmed"
+    """Every child the policy asks for is applied."""
+    PARTIALLY_PROGRAMMED = "PartiallyProgrammed"
+    """Only observability extras are missing."""
+    DEPENDENCY_MISSING = "DependencyMissing"
+    """A kind the spec asks for is not served by the API server (its CRD is not installed)."""
+    APPLY_FAILED = "ApplyFailed"
+    """The API server refused a child; the message names the object and the answer."""
+    OBSERVE_ONLY = "ObserveOnly"
+    """spec.mode is Observe: only rules are written."""
+    SUSPENDED = "Suspended"
+    """spec.suspend is All: nothing is written."""
+    FOREIGN_OBJECT = "ForeignObject"
+    """An object of the child's name belongs to somebody else."""
+    HOST_CLAIMED = "HostClaimed"
+    """Somebody else's VirtualService or DestinationRule already covers the host."""
+    PODS_CLAIMED = "PodsClaimed"
+    """Somebody else's PeerAuthentication already selects the same pods."""
+    AVAILABLE = "Available"
+    """The workload has its desired number of available replicas."""
+    REPLICAS_UNAVAILABLE = "ReplicasUnavailable"
+    """The workload has fewer available replicas than desired."""
+    SCALED_TO_ZERO = "ScaledToZero"
+    """The workload wants no replicas."""
+    OBSERVED = "Observed"
+    """The metrics source answers and carries this policy's series."""
+    RULES_NOT_LOADED = "RulesNotLoaded"
+    """The source answers, but this policy's recorded series are absent after three rule intervals: see the class's spec.labels.rules."""
+    SOURCE_UNREACHABLE = "SourceUnreachable"
+    """The metrics source does not answer."""
+    NO_DATA = "NoData"
+    """The series does not exist."""
+    NOT_A_NUMBER = "NotANumber"
+    """The value is NaN or infinite."""
+    SEVERAL_SERIES = "SeveralSeries"
+    """More than one series answers where one is meant."""
+    STALE_SAMPLE = "StaleSample"
+    """The newest sample is older than three rule intervals."""
+    LOW_TRAFFIC = "LowTraffic"
+    """Fewer requests than spec.metrics.minimumRate: too few to judge."""
+    TARGETS_MET = "TargetsMet"
+    """Every threshold is met."""
+    TARGETS_VIOLATED = "TargetsViolated"
+    """At least one threshold is violated; the message names it."""
+    NO_TARGETS = "NoTargets"
+    """The policy has no thresholds."""
+    BUDGET_LEFT = "BudgetLeft"
+    """Every objective has error budget left."""
+    BUDGET_EXHAUSTED = "BudgetExhausted"
+    """An objective has spent its error budget."""
+    PARTIAL_WINDOW = "PartialWindow"
+    """The budget is computed over less than 99 % of its window."""
+    NO_OBJECTIVES = "NoObjectives"
+    """The policy has no objectives."""
+    READY = "Ready"
+    """Accepted, Programmed and WorkloadAvailable are True."""
+    NOT_READY = "NotReady"
+    """One of Accepted, Programmed and WorkloadAvailable is not True; the message names it."""
+    PROGRESSING = "Progressing"
+    """The operator is still working towards the current generation."""
+
+
+class Verdict(StrEnum):
+    """Outcome of one threshold or objective. Unknown is never treated as Met or Violated."""
+
+    MET = "Met"
+    VIOLATED = "Violated"
+    UNKNOWN = "Unknown"
+
+
+class Severity(StrEnum):
+    """Degradation against target: NONE below 1.5 x, P2 to 3 x, P1 to 10 x, P0 above."""
+
+    NONE = "None"
+    P2 = "P2"
+    P1 = "P1"
+    P0 = "P0"
+
+
+class AlertName(StrEnum):
+    """Alerts of a policy: what spec.observability.alerts.disabled may name, and what routes and silences match."""
+
+    HIGH_RESPONSE_TIME = "HighResponseTime"
+    """A latency quantile is above its limit."""
+    HIGH_ERROR_RATE = "HighErrorRate"
+    """The share of bad requests is near or above its limit."""
+    HIGH_CPU_USAGE = "HighCPUUsage"
+    """The workload uses most of its CPU limit."""
+    HIGH_MEMORY_USAGE = "HighMemoryUsage"
+    """A pod of the workload uses most of its memory limit."""
+    CIRCUIT_BREAKER_OPEN = "CircuitBreakerOpen"
+    """Clients' proxies refuse requests: a connection pool overflows, or no healthy endpoint is left."""
+    ERROR_BUDGET_BURN = "ErrorBudgetBurn"
+    """An objective's error budget is spent faster than its window allows."""
+    METRICS_ABSENT = "MetricsAbsent"
+    """No requests to the workload are counted at all."""
