@@ -1,0 +1,3 @@
+module perfpolicy.io/lab/backend
+
+go 1.26.0

@@ -1,0 +1,8 @@
+module perfpolicy.io/lab/prometheus-operator
+
+go 1.26.0
+
+require (
+	github.com/prometheus-operator/prometheus-operator v0.85.0
+)
+

@@ -1,0 +1,3 @@
+module perfpolicy.io/lab/pause
+
+go 1.26
