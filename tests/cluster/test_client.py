@@ -1,0 +1,149 @@
+"""The client against a real HTTP server: what is sent, and what errors become."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from kubernetes.aio import client
+
+from perfpolicy.cluster.client import APPLY, METADATA, ApiClient, load_configuration
+from perfpolicy.errors import ApiRejected, ApiUnavailable, SettingsError
+from perfpolicy.settings import Settings
+
+Handler = Callable[[web.Request], Any]
+
+
+class Server:
+    """A server that remembers requests and answers as told."""
+
+    def __init__(self) -> None:
+        self.seen: list[web.Request] = []
+        self.bodies: list[str] = []
+        self.answer: Handler = lambda _: web.json_response({})
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.seen.append(request)
+        self.bodies.append(await request.text())
+        answer = self.answer(request)
+        found = await answer if hasattr(answer, "__await__") else answer
+        assert isinstance(found, web.StreamResponse)
+        return found
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+async def api(server: Server) -> AsyncIterator[ApiClient]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.handle)
+    running = TestServer(app)
+    await running.start_server()
+    configuration = client.Configuration(host=str(running.make_url("")).rstrip("/"), api_key={"BearerToken": "Bearer secret"})
+    connected = ApiClient(configuration, timeout=5)
+    yield connected
+    await connected.close()
+    await running.close()
+
+
+async def test_a_request_carries_body_type_and_token(api: ApiClient, server: Server) -> None:
+    server.answer = lambda _: web.json_response({"metadata": {"name": "x"}}, status=201)
+    answer = await api.request("PATCH", "/api/v1/x", params={"force": "true"}, body={"a": 1}, content_type=APPLY, accept=METADATA)
+    request = server.seen[0]
+    assert (answer.status, answer.body) == (201, {"metadata": {"name": "x"}})
+    assert request.headers["Authorization"] == "Bearer secret"
+    assert request.headers["Content-Type"] == APPLY
+    assert request.headers["Accept"] == METADATA
+    assert request.headers["User-Agent"].startswith("perfpolicy/")
+    assert request.query == {"force": "true"}
+    assert server.bodies == ['{"a": 1}']
+
+
+async def test_an_answer_without_a_body_is_empty(api: ApiClient, server: Server) -> None:
+    server.answer = lambda _: web.Response(status=304)
+    assert (await api.request("GET", "/apis")).body == {}
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 401])
+async def test_what_may_pass_is_unavailable(api: ApiClient, server: Server, status: int) -> None:
+    server.answer = lambda _: web.json_response({"kind": "Status", "message": "wait"}, status=status, headers={"Retry-After": "7"})
+    with pytest.raises(ApiUnavailable, match="wait") as caught:
+        await api.request("GET", "/x")
+    assert caught.value.retry_after == (7 if status != 401 else None)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(400, "BadRequest"), (403, "Forbidden"), (404, "NotFound"), (409, "Conflict"), (422, "Invalid")]
+)
+async def test_what_will_not_pass_is_rejected_with_its_reason(api: ApiClient, server: Server, status: int, reason: str) -> None:
+    server.answer = lambda _: web.json_response({"message": "no", "reason": reason}, status=status)
+    with pytest.raises(ApiRejected, match="GET /x") as caught:
+        await api.request("GET", "/x")
+    assert (caught.value.status, caught.value.reason) == (status, reason)
+
+
+async def test_garbage_is_unavailable(api: ApiClient, server: Server) -> None:
+    server.answer = lambda _: web.Response(text="<html>")
+    with pytest.raises(ApiUnavailable, match="not JSON"):
+        await api.request("GET", "/x")
+    server.answer = lambda _: web.Response(text="<html>no</html>", status=418)
+    with pytest.raises(ApiRejected, match="<html>no"):
+        await api.request("GET", "/x")
+
+
+async def test_what_is_nested_too_deeply_is_an_error_of_ours(api: ApiClient, server: Server) -> None:
+    deep = '{"a":' * 100_000 + "1" + "}" * 100_000 + "\n"
+    server.answer = lambda _: web.Response(text=deep)
+    with pytest.raises(ApiUnavailable, match="nested too deeply"):
+        await api.request("GET", "/x")
+    with pytest.raises(ApiUnavailable, match="nested too deeply"):
+        _ = [event async for event in api.stream("/x", params={})]
+    server.answer = lambda _: web.Response(text=deep, status=418)
+    with pytest.raises(ApiRejected, match="418"):
+        await api.request("GET", "/x")
+    body: dict[str, Any] = {}
+    for _ in range(100_000):
+        body = {"a": body}
+    with pytest.raises(ApiRejected, match="not sent"):
+        await api.request("PATCH", "/x", body=body)
+
+
+async def test_a_refused_connection_is_unavailable() -> None:
+    nobody = ApiClient(client.Configuration(host="http://127.0.0.1:9"), timeout=5)
+    with pytest.raises(ApiUnavailable, match="GET /x"):
+        await nobody.request("GET", "/x")
+    with pytest.raises(ApiUnavailable, match="watch /x"):
+        _ = [event async for event in nobody.stream("/x", params={})]
+    await nobody.close()
+
+
+async def test_a_stream_is_cut_into_lines_however_it_arrives(api: ApiClient, server: Server) -> None:
+    long = "x" * 300_000
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for part in (b'{"type": "ADD', b'ED"}\n{"type": "MODIFIED"}\n\n{"text": "', long.encode(), b'"}\n'):
+            await response.write(part)
+        return response
+
+    server.answer = answer
+    events = [event async for event in api.stream("/x", params={"watch": "true"})]
+    assert [event.get("type") for event in events] == ["ADDED", "MODIFIED", None]
+    assert events[2]["text"] == long
+
+
+async def test_a_refused_stream_raises_like_a_request(api: ApiClient, server: Server) -> None:
+    server.answer = lambda _: web.json_response({"message": "gone"}, status=410)
+    with pytest.raises(ApiRejected) as caught:
+        _ = [event async for event in api.stream("/x", params={})]
+    assert caught.value.status == 410
+
+
+async def test_without_any_configuration_the_error_says_what_to_set(tmp_path: Any) -> None:
+    with pytest.raises(SettingsError, match="PERFPOLICY_KUBECONFIG"):
+        await load_configuration(Settings(kubeconfig=tmp_path / "missing"))

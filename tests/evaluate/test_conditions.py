@@ -1,0 +1,364 @@
+"""The status: every condition from the first write, each check on its own words, times that move only with a change."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from perfpolicy.api.status import ResourceStatus, Status, parse_status
+from perfpolicy.errors import MetricsUnavailable, Problem
+from perfpolicy.evaluate.conditions import (
+    AcceptedState,
+    Claim,
+    ProgrammedState,
+    WorkloadState,
+    build_status,
+    material_change,
+    transitions,
+)
+from perfpolicy.evaluate.evaluation import Evaluation, EvaluationMemory, evaluate
+from perfpolicy.policy.antipatterns import AntiPattern
+from perfpolicy.policy.model import Policy, Throughput
+from perfpolicy.promql import names
+from perfpolicy.vocabulary import ConditionStatus, ConditionType, Reason, Verdict
+from tests import builders as a
+from tests.evaluate.answers import GOOD, NOW, STEP, answer
+
+POLICY = a.a_policy()
+FIRST = [
+    ConditionType.ACCEPTED,
+    ConditionType.PROGRAMMED,
+    ConditionType.WORKLOAD_AVAILABLE,
+    ConditionType.METRICS_AVAILABLE,
+    ConditionType.TARGETS_MET,
+    ConditionType.BUDGET_HEALTHY,
+    ConditionType.READY,
+]
+TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
+ACCEPTED = AcceptedState(class_ref=POLICY.class_ref, workload="Deployment/operation-service")
+PROGRAMMED = ProgrammedState(resources=(ResourceStatus(version="v1", kind="Service", name="x"),))
+RUNNING = WorkloadState(5, 5)
+P95 = f"{names.LATENCY_QUANTILE}/quantile=0.95"
+
+
+def evaluation(changes: dict[str, Any] | None = None, policy: Policy = POLICY) -> Evaluation:
+    return evaluate(policy, answer(policy, changes), EvaluationMemory(), NOW)[0]
+
+
+def status(previous: Status | None = None, generation: int = 1, **changes: Any) -> Status:
+    """A good status, with changes of build_status' arguments."""
+    known = {"accepted": ACCEPTED, "programmed": PROGRAMMED, "workload": RUNNING, "evaluation": evaluation(), "now": NOW, **changes}
+    return build_status(previous, generation, **known)
+
+
+def word(built: Status, kind: ConditionType) -> tuple[ConditionStatus, Reason]:
+    condition = built.condition(kind)
+    assert condition is not None
+    return condition.status, condition.reason
+
+
+def test_the_first_write_has_all_conditions_though_nothing_is_known() -> None:
+    built = build_status(None, 3, AcceptedState(), ProgrammedState(pending=True), WorkloadState(), None, NOW)
+    assert [condition.type for condition in built.conditions] == [*FIRST, ConditionType.RECONCILING]
+    assert {condition.status for condition in built.conditions[:7]} == {UNKNOWN}
+    assert {condition.observed_generation for condition in built.conditions} == {3}
+
+
+def test_when_all_is_well_only_the_first_seven_are_there() -> None:
+    built = status()
+    assert [condition.type for condition in built.conditions] == FIRST
+    assert {condition.status for condition in built.conditions} == {TRUE}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "expected"),
+    [
+        ({"accepted": AcceptedState(problems=(Problem("spec.x", "no"),))}, ConditionType.ACCEPTED, (FALSE, Reason.INVALID)),
+        (
+            {"accepted": AcceptedState(problems=(Problem("spec.className", "gone", Reason.CLASS_NOT_FOUND),))},
+            ConditionType.ACCEPTED,
+            (FALSE, Reason.CLASS_NOT_FOUND),
+        ),
+        ({"accepted": AcceptedState(problems=(Problem("spec.x", "no"),))}, ConditionType.PROGRAMMED, (UNKNOWN, Reason.PENDING)),
+        ({"accepted": AcceptedState(problems=(Problem("spec.x", "no"),))}, ConditionType.STALLED, (TRUE, Reason.INVALID)),
+        ({"accepted": AcceptedState(problems=(Problem("spec.x", "no"),))}, ConditionType.READY, (FALSE, Reason.NOT_READY)),
+        (
+            {"programmed": ProgrammedState(missing=("networking.istio.io/VirtualService",))},
+            ConditionType.PROGRAMMED,
+            (FALSE, Reason.DEPENDENCY_MISSING),
+        ),
+        ({"programmed": ProgrammedState(missing=("networking.istio.io/VirtualService",))}, ConditionType.READY, (FALSE, Reason.NOT_READY)),
+        (
+            {"programmed": ProgrammedState(extras_missing=("ServiceMonitor",))},
+            ConditionType.PROGRAMMED,
+            (TRUE, Reason.PARTIALLY_PROGRAMMED),
+        ),
+        ({"programmed": ProgrammedState(extras_missing=("ServiceMonitor",))}, ConditionType.READY, (TRUE, Reason.READY)),
+        ({"programmed": ProgrammedState(failures=("Service x: 422",))}, ConditionType.PROGRAMMED, (FALSE, Reason.APPLY_FAILED)),
+        ({"programmed": ProgrammedState(pending=True)}, ConditionType.PROGRAMMED, (UNKNOWN, Reason.PENDING)),
+        ({"programmed": ProgrammedState(pending=True)}, ConditionType.RECONCILING, (TRUE, Reason.PROGRESSING)),
+        ({"programmed": ProgrammedState(observe_only=True)}, ConditionType.PROGRAMMED, (TRUE, Reason.OBSERVE_ONLY)),
+        ({"programmed": ProgrammedState(suspended=True)}, ConditionType.SUSPENDED, (TRUE, Reason.SUSPENDED)),
+        (
+            {"programmed": ProgrammedState(conflicts=(Claim(Reason.HOST_CLAIMED, "VirtualService other (istioctl)"),))},
+            ConditionType.CONFLICT,
+            (TRUE, Reason.HOST_CLAIMED),
+        ),
+        (
+            {"programmed": ProgrammedState(conflicts=(Claim(Reason.HOST_CLAIMED, "VirtualService other (istioctl)"),))},
+            ConditionType.PROGRAMMED,
+            (FALSE, Reason.HOST_CLAIMED),
+        ),
+        (
+            {"programmed": ProgrammedState(reported=(Claim(Reason.HOST_CLAIMED, "VirtualService far/other (istioctl)"),))},
+            ConditionType.CONFLICT,
+            (TRUE, Reason.HOST_CLAIMED),
+        ),
+        (
+            {"programmed": ProgrammedState(reported=(Claim(Reason.HOST_CLAIMED, "VirtualService far/other (istioctl)"),))},
+            ConditionType.READY,
+            (TRUE, Reason.READY),
+        ),
+        ({"workload": WorkloadState(5, 4)}, ConditionType.WORKLOAD_AVAILABLE, (FALSE, Reason.REPLICAS_UNAVAILABLE)),
+        ({"workload": WorkloadState(0, 0)}, ConditionType.WORKLOAD_AVAILABLE, (FALSE, Reason.SCALED_TO_ZERO)),
+        ({"workload": WorkloadState()}, ConditionType.WORKLOAD_AVAILABLE, (UNKNOWN, Reason.PENDING)),
+        ({"workload": WorkloadState()}, ConditionType.READY, (UNKNOWN, Reason.NOT_READY)),
+        ({"evaluation": evaluation({P95: 9})}, ConditionType.TARGETS_MET, (FALSE, Reason.TARGETS_VIOLATED)),
+        ({"evaluation": evaluation({P95: 9})}, ConditionType.READY, (TRUE, Reason.READY)),
+        ({"evaluation": evaluation({P95: None})}, ConditionType.TARGETS_MET, (UNKNOWN, Reason.NO_DATA)),
+        ({"evaluation": evaluation({P95: None, names.ERROR_RATIO: 0.5})}, ConditionType.TARGETS_MET, (FALSE, Reason.TARGETS_VIOLATED)),
+        (
+            {"evaluation": evaluation({f"{names.PERIOD_BAD}/objective=availability": 500})},
+            ConditionType.BUDGET_HEALTHY,
+            (FALSE, Reason.BUDGET_EXHAUSTED),
+        ),
+        (
+            {"evaluation": evaluation({f"{names.PERIOD_BLOCKS}/objective=availability": 5})},
+            ConditionType.BUDGET_HEALTHY,
+            (TRUE, Reason.PARTIAL_WINDOW),
+        ),
+        ({"evaluation": None}, ConditionType.METRICS_AVAILABLE, (UNKNOWN, Reason.PENDING)),
+    ],
+)
+def test_conditions(changes: dict[str, Any], kind: ConditionType, expected: tuple[ConditionStatus, Reason]) -> None:
+    assert word(status(**changes), kind) == expected
+
+
+def test_without_thresholds_or_objectives_nothing_is_promised() -> None:
+    none = a.a_policy(
+        objectives=(),
+        thresholds=replace(a.thresholds(latency=(), error_rate=None, cpu=None, memory=None), throughput=Throughput(None, None, None)),
+    )
+    built = status(evaluation=evaluation(policy=none))
+    assert word(built, ConditionType.TARGETS_MET) == (UNKNOWN, Reason.NO_TARGETS)
+    assert word(built, ConditionType.BUDGET_HEALTHY) == (UNKNOWN, Reason.NO_OBJECTIVES)
+
+
+def test_a_transition_time_moves_only_with_the_status() -> None:
+    first = status()
+    later = NOW + timedelta(hours=1)
+    same = status(first, generation=2, now=later, programmed=ProgrammedState(extras_missing=("ServiceMonitor",)))
+    assert {condition.last_transition_time for condition in same.conditions} == {NOW}
+    assert {condition.observed_generation for condition in same.conditions} == {2}
+    changed = status(first, now=later, workload=WorkloadState(5, 4))
+    moved = {condition.type for condition in changed.conditions if condition.last_transition_time == later}
+    assert moved == {ConditionType.WORKLOAD_AVAILABLE, ConditionType.READY, ConditionType.RECONCILING}
+
+
+def test_while_not_accepted_the_last_good_children_are_still_listed() -> None:
+    refused = AcceptedState(problems=(Problem("spec.x", "no"),))
+    built = status(status(), accepted=refused, programmed=ProgrammedState(), evaluation=None)
+    assert [resource.kind for resource in built.resources] == ["Service"]
+    assert built.class_ is not None
+    assert built.summary.workload == "Deployment/operation-service"
+
+
+def test_without_an_evaluation_the_last_figures_stay_with_their_times() -> None:
+    first = status()
+    kept = status(first, evaluation=None, now=NOW + STEP)
+    assert (kept.thresholds, kept.objectives, kept.health, kept.summary) == (
+        first.thresholds,
+        first.objectives,
+        first.health,
+        first.summary,
+    )
+
+
+def test_columns() -> None:
+    built = status(evaluation=evaluation({P95: 0.612, names.ERROR_RATIO: 0.0123, f"{names.PERIOD_BLOCKS}/objective=availability": 5}))
+    assert built.summary.model_dump() == {
+        "met": "8/9",
+        "p95": "612ms",
+        "errors": "1.23%",
+        "budget": "~90%",
+        "health": "84",
+        "severity": "None",
+        "rps": "1490",
+        "workload": "Deployment/operation-service",
+    }
+
+
+def test_columns_show_a_dash_for_what_is_unknown() -> None:
+    down = evaluate(POLICY, MetricsUnavailable("connection refused"), EvaluationMemory(), NOW)[0]
+    built = status(evaluation=down)
+    assert word(built, ConditionType.METRICS_AVAILABLE) == (FALSE, Reason.SOURCE_UNREACHABLE)
+    assert word(built, ConditionType.TARGETS_MET) == (UNKNOWN, Reason.SOURCE_UNREACHABLE)
+    assert {built.summary.p95, built.summary.errors, built.summary.budget, built.summary.health, built.summary.severity} == {"-"}
+    assert built.summary.met == "0/9"
+    assert word(built, ConditionType.READY) == (TRUE, Reason.READY)
+
+
+def test_a_quantile_names_the_bucket_it_was_interpolated_in() -> None:
+    found = {item.name: item.interval for item in status().thresholds}
+    assert found["p95"] == "250ms–500ms"
+    assert found["errorRate"] is None
+
+
+def test_a_status_survives_the_wire() -> None:
+    built = status(accepted=replace(ACCEPTED, anti_patterns=(AntiPattern("A", "spec.x", "s" * 999, "i", "x"),)))
+    wire = json.loads(json.dumps(built.to_wire()))
+    assert parse_status(wire) == built
+    assert wire["conditions"][0]["lastTransitionTime"] == "2026-11-21T10:00:00Z"
+    assert wire["class"] == {"name": "production", "generation": 1}
+
+
+@pytest.mark.parametrize("wire", [None, {}, "x", [], {"conditions": 7}, {"conditions": [{"type": "Accepted"}]}])
+def test_a_status_that_is_not_ours_is_rebuilt(wire: Any) -> None:
+    assert parse_status(wire) is None
+
+
+def test_a_status_of_the_schemas_defaults_is_read() -> None:
+    wire = {
+        "conditions": [
+            {"type": "Accepted", "status": "Unknown", "reason": "Pending", "message": "", "lastTransitionTime": "1970-01-01T00:00:00Z"}
+        ]
+    }
+    assert parse_status(wire) is not None
+
+
+def test_no_floats_on_the_wire() -> None:
+    def floats(value: Any) -> bool:
+        if isinstance(value, dict):
+            return any(map(floats, value.values()))
+        return any(map(floats, value)) if isinstance(value, list) else isinstance(value, float)
+
+    assert not floats(status().to_wire())
+
+
+def test_messages_are_cut_to_their_bound() -> None:
+    problems = tuple(Problem(f"spec.x[{index}]", "wrong " * 20) for index in range(99))
+    condition = status(accepted=AcceptedState(problems=problems)).condition(ConditionType.ACCEPTED)
+    assert condition is not None
+    assert len(condition.message) == 1024
+
+
+def test_figures_alone_are_no_material_change() -> None:
+    first = status()
+    assert material_change(None, first)
+    assert not material_change(first, status(first, now=NOW + STEP, evaluation=evaluation({P95: 0.3, names.LATENCY_MEAN: 0.11})))
+    assert material_change(first, status(first, evaluation=evaluation({P95: 9})))
+    assert material_change(first, status(first, workload=WorkloadState(5, 4)))
+    assert material_change(first, status(first, generation=2))
+    assert material_change(first, status(first, programmed=ProgrammedState()))
+
+
+def test_transitions_tell_what_changed_and_nothing_twice() -> None:
+    first = status()
+    assert transitions(first, first) == ()
+    bad = status(first, evaluation=evaluation({P95: 9}))
+    told = transitions(first, bad)
+    assert [(event.reason, event.normal) for event in told] == [("TargetsMetFalse", False), ("ThresholdViolated", False)]
+    assert "p95 9s, limit 500ms" in told[0].message
+    assert transitions(bad, status(bad, evaluation=evaluation({P95: 9.5}))) == ()
+
+
+def test_an_end_of_traffic_is_one_event_not_one_for_every_threshold() -> None:
+    first = status()
+    quiet = status(first, evaluation=evaluation({names.JUDGED_RATE: 0}))
+    assert [event.reason for event in transitions(first, quiet)] == ["TargetsMetUnknown"]
+
+
+def test_the_end_of_a_violation_is_told() -> None:
+    bad = status(evaluation=evaluation({P95: 9}))
+    assert [event.reason for event in transitions(bad, status(bad))] == ["TargetsMet", "ThresholdMet"]
+
+
+def test_the_first_look_at_nothing_is_no_news() -> None:
+    assert transitions(None, build_status(None, 1, AcceptedState(), ProgrammedState(pending=True), WorkloadState(), None, NOW)) == ()
+
+
+def source_after(*loaded: bool, revision_of: Policy = POLICY) -> Reason:
+    """The reason of MetricsAvailable after cycles one step apart in which the rules were loaded or not."""
+    memory, found = EvaluationMemory(), Reason.PENDING
+    for index, there in enumerate(loaded):
+        now = NOW + STEP * index
+        result, memory = evaluate(POLICY, answer(POLICY, {} if there else {names.REVISION: None}, now), memory, now)
+        found = result.source
+    return found
+
+
+@pytest.mark.parametrize(
+    ("loaded", "reason"),
+    [
+        ((False,), Reason.PENDING),
+        ((False,) * 3, Reason.PENDING),
+        ((False,) * 4, Reason.RULES_NOT_LOADED),
+        ((False,) * 4 + (True,), Reason.OBSERVED),
+        ((False,) * 3 + (True, False), Reason.PENDING),
+    ],
+)
+def test_rules_not_loaded_is_said_after_three_intervals(loaded: tuple[bool, ...], reason: Reason) -> None:
+    assert source_after(*loaded) is reason
+
+
+def test_rules_not_loaded_hints_at_the_classes_labels() -> None:
+    memory = EvaluationMemory(unloaded_since=NOW - STEP * 3)
+    result, _memory = evaluate(POLICY, answer(POLICY, {names.REVISION: None}), memory, NOW)
+    built = status(evaluation=result)
+    condition = built.condition(ConditionType.METRICS_AVAILABLE)
+    assert condition is not None
+    assert (condition.status, condition.reason) == (FALSE, Reason.RULES_NOT_LOADED)
+    assert "prometheus=lab (class production, spec.labels.rules)" in condition.message
+    assert {item.verdict for item in built.thresholds} == {Verdict.UNKNOWN}
+
+
+def test_while_older_rules_are_loaded_the_last_verdicts_stand() -> None:
+    _first, memory = evaluate(POLICY, answer(POLICY, {P95: 9}), EvaluationMemory(), NOW)
+    held, memory = evaluate(POLICY, answer(POLICY, {names.REVISION: 7}, NOW + STEP), memory, NOW + STEP)
+    verdicts = {item.threshold.name: (item.verdict, item.reason) for item in held.thresholds}
+    assert held.source is Reason.PENDING
+    assert verdicts["p95"] == (Verdict.VIOLATED, Reason.PENDING)
+
+
+def test_a_restart_goes_on_from_the_status() -> None:
+    first = status(evaluation=evaluation({P95: 9}))
+    again = parse_status(json.loads(json.dumps(first.to_wire())))
+    memory = EvaluationMemory.from_status(POLICY, again)
+    resumed, _memory = evaluate(POLICY, answer(POLICY, at=NOW + STEP, samples=1), memory, NOW + STEP)
+    p95 = next(item for item in resumed.thresholds if item.threshold.name == "p95")
+    assert (p95.verdict, p95.since) == (Verdict.VIOLATED, NOW)
+    assert resumed.objectives[0].since == NOW
+
+
+def test_a_restart_after_the_limit_changed_starts_afresh() -> None:
+    memory = EvaluationMemory.from_status(a.a_policy(thresholds=a.thresholds(latency=(), error_rate=Decimal("0.01"))), status())
+    assert "errorRate" not in memory.tracks
+    assert "cpu" in memory.tracks
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([names.REVISION, *GOOD]),
+        st.floats() | st.none(),
+    )
+)
+@example(changes={f"{names.PERIOD_TOTAL}/objective=availability": 1.1e-308})  # finite, and no finite ratio of anything
+def test_no_answer_can_crash_a_status(changes: dict[str, Any]) -> None:
+    built = status(evaluation=evaluation(changes))
+    assert len(built.conditions) >= 7
+    assert parse_status(built.to_wire()) is not None

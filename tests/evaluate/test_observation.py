@@ -1,0 +1,133 @@
+"""A sample or one of the reasons why there is none; whatever a backend sends, nothing crashes and nothing becomes a value."""
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfpolicy.errors import MetricsUnavailable
+from perfpolicy.evaluate.observation import Observation, Owner, Row, SampleName, add_series, observe, sample_name
+from perfpolicy.policy.model import PolicyKey
+from perfpolicy.promql import names
+from perfpolicy.vocabulary import Reason
+from tests import builders as a
+from tests.evaluate.answers import NOW, STEP, answer, labels_of
+
+NAME = sample_name("s")
+
+
+def seen(*values: Any, series: int = 1) -> Observation:
+    return observe({NAME: Row(list(values), series)}, NAME, NOW, STEP)
+
+
+def ago(seconds: float, value: str = "1") -> list[Any]:
+    return [NOW.timestamp() - seconds, value]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ([], Reason.NO_DATA),
+        ([ago(91)], Reason.STALE_SAMPLE),
+        ([ago(89)], None),
+        ([ago(0, "NaN")], Reason.NOT_A_NUMBER),
+        ([ago(0, "+Inf")], Reason.NOT_A_NUMBER),
+        ([ago(0, "-Inf")], Reason.NOT_A_NUMBER),
+        ([ago(30), ago(0, "NaN")], Reason.NOT_A_NUMBER),
+        ([ago(30, "NaN"), ago(0)], None),
+        ([ago(0, "garbage")], Reason.NOT_A_NUMBER),
+        ([["garbage", "1"]], Reason.NOT_A_NUMBER),
+        ([[1e300, "1"]], Reason.NOT_A_NUMBER),
+        (["xy"], Reason.NOT_A_NUMBER),
+        ([None], Reason.NOT_A_NUMBER),
+        ([[1]], Reason.NOT_A_NUMBER),
+    ],
+)
+def test_reasons(values: list[Any], reason: Reason | None) -> None:
+    assert seen(*values).reason is reason
+    assert (seen(*values).newest is None) is (reason is not None)
+
+
+def test_an_absent_series_is_no_data() -> None:
+    assert observe({}, NAME, NOW, STEP).reason is Reason.NO_DATA
+
+
+def test_several_series_are_not_one() -> None:
+    assert seen(ago(0), series=2).reason is Reason.SEVERAL_SERIES
+
+
+def test_an_unreachable_source_has_no_sample() -> None:
+    assert observe(MetricsUnavailable("down"), NAME, NOW, STEP).reason is Reason.SOURCE_UNREACHABLE
+
+
+def test_samples_come_in_time_order_and_finite() -> None:
+    observation = seen(ago(0, "3"), ago(60, "1"), ago(30, "NaN"))
+    assert [sample.value for sample in observation.samples] == [1, 3]
+    assert observation.newest is not None
+    assert observation.newest.time == NOW
+
+
+def test_rows_of_another_uid_belong_to_somebody_else() -> None:
+    policy = a.a_policy()
+    assert answer(policy, uid="forged").of(policy) == {}
+    assert answer(policy).of(policy) != {}
+
+
+def test_a_forged_row_with_the_right_uid_makes_several_series() -> None:
+    policy = a.a_policy()
+    rows: dict[Owner, dict[SampleName, Row]] = {}
+    add_series(rows, labels_of(policy, names.ERROR_RATIO), [ago(0, "0.5")])
+    add_series(rows, labels_of(policy, names.ERROR_RATIO, forged="yes"), [ago(0, "0")])
+    own = rows[Owner(policy.key, policy.identity.uid)]
+    assert observe(own, sample_name(names.ERROR_RATIO), NOW, STEP).reason is Reason.SEVERAL_SERIES
+
+
+def test_series_that_are_not_labelled_as_ours_are_dropped() -> None:
+    rows: dict[Owner, dict[SampleName, Row]] = {}
+    labels: Any
+    for labels in (
+        {},
+        {"__name__": "x"},
+        {**labels_of(a.a_policy(), "x"), names.UID: ""},
+        None,
+        [],
+        "x",
+        {**labels_of(a.a_policy(), "x"), names.POLICY: 7},
+    ):
+        add_series(rows, labels, [ago(0)])
+    add_series(rows, labels_of(a.a_policy(), "x"), "not a list")
+    assert rows == {}
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(ANYTHING, ANYTHING)
+def test_no_answer_can_crash_the_filing_of_rows(labels: Any, values: Any) -> None:
+    rows: dict[Owner, dict[SampleName, Row]] = {}
+    add_series(rows, labels, values)
+    assert all(isinstance(owner.key, PolicyKey) for owner in rows)
+
+
+@given(st.lists(ANYTHING | st.tuples(st.floats() | st.integers(), st.text(max_size=5) | st.floats()).map(list), max_size=5))
+def test_no_row_can_crash_an_observation_or_give_what_is_not_finite(values: list[Any]) -> None:
+    observation = seen(*values)
+    assert all(math.isfinite(sample.value) for sample in observation.samples)
+    assert (observation.reason is None) == bool(observation.samples)
+
+
+@given(st.floats(min_value=0, max_value=90), st.floats(allow_nan=False, allow_infinity=False))
+def test_a_fresh_finite_sample_is_kept_exactly(age: float, value: float) -> None:
+    observation = seen(ago(age, repr(value)))
+    assert observation.newest is not None
+    assert observation.newest.value == value
+    assert NOW - observation.newest.time <= timedelta(seconds=91)
+    assert observation.newest.time.tzinfo == UTC
+    assert isinstance(observation.newest.time, datetime)

@@ -1,0 +1,115 @@
+"""What kopf is told, what it hands on, and what the probes and the log say."""
+
+import asyncio
+import itertools
+import json
+import logging
+from typing import Any, cast
+
+import kopf
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from perfpolicy.handlers.events import EndlessBackoff, KopfThread, kopf_settings, registry
+from perfpolicy.handlers.logs import JsonFormatter, TextFormatter
+from perfpolicy.handlers.probes import application
+from perfpolicy.runtime import Runtime
+
+
+def test_kopf_writes_nothing_and_never_gives_up() -> None:
+    settings = kopf_settings()
+    assert settings.peering.standalone
+    assert not settings.posting.enabled
+    assert isinstance(settings.networking.error_backoffs, EndlessBackoff)
+
+
+def test_the_backoff_never_ends_stays_within_bounds_and_starts_anew() -> None:
+    backoff = EndlessBackoff()
+    pauses = list(itertools.islice(backoff, 200))
+    assert all(0.5 <= pause <= 30 for pause in pauses)
+    assert pauses[-1] > 10
+    assert next(iter(backoff)) <= 1
+
+
+class FakeRuntime:
+    """Remembers what it is handed."""
+
+    def __init__(self, *, ready: bool = True) -> None:
+        self.seen: list[tuple[str, Any]] = []
+        self.ready = ready
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda raw: self.seen.append((name, raw))
+
+    def problems(self) -> dict[str, str]:
+        return {"Service": "a watch is interrupted"}
+
+
+async def test_events_are_handed_on_by_kind_and_type() -> None:
+    runtime = FakeRuntime()
+    handlers = registry(cast(Runtime, runtime), asyncio.get_running_loop())
+    functions = {handler.id: handler.fn for handler in handlers._watching.get_all_handlers()}
+    assert len(functions) == 2
+    for name, fn in sorted(functions.items()):
+        for kind in (None, "ADDED", "MODIFIED", "DELETED"):
+            await cast(Any, fn)(event={"type": kind, "object": {"name": name}})
+    await asyncio.sleep(0)
+    assert [what for what, _ in runtime.seen] == [*["class_seen"] * 3, "class_gone", *["policy_seen"] * 3, "policy_gone"]
+
+
+async def test_only_event_handlers_are_registered_so_kopf_annotates_nothing() -> None:
+    handlers = registry(cast(Runtime, FakeRuntime()), asyncio.get_running_loop())
+    assert isinstance(handlers, kopf.OperatorRegistry)
+    assert not handlers._changing.get_all_handlers()
+    assert not handlers._spawning.get_all_handlers()
+    assert not handlers._indexing.get_all_handlers()
+
+
+class FakeKopf:
+    alive = True
+
+
+@pytest.mark.parametrize(
+    ("ready", "alive", "healthz", "readyz"), [(True, True, 200, 200), (False, True, 200, 503), (True, False, 500, 200)]
+)
+async def test_probes(ready: bool, alive: bool, healthz: int, readyz: int) -> None:
+    kopf_thread = FakeKopf()
+    kopf_thread.alive = alive
+    app = application(cast(Runtime, FakeRuntime(ready=ready)), cast(KopfThread, kopf_thread))
+    async with TestClient(TestServer(app)) as client:
+        assert (await client.get("/healthz")).status == healthz
+        answer = await client.get("/readyz")
+        assert answer.status == readyz
+        assert (await answer.json())["problems"] == {"Service": "a watch is interrupted"}
+        assert "python_info" in await (await client.get("/metrics")).text()
+
+
+def record(**extra: Any) -> logging.LogRecord:
+    made = logging.makeLogRecord({"name": "perfpolicy.x", "levelname": "INFO", "msg": "applied %s", "args": ("it",), "created": 0.0})
+    vars(made).update(extra)
+    return made
+
+
+def test_json_lines_keep_bound_fields_apart() -> None:
+    line = json.loads(JsonFormatter().format(record(policy="ns/web", writes=3)))
+    assert line == {
+        "time": "1970-01-01T00:00:00.000+00:00",
+        "level": "info",
+        "logger": "perfpolicy.x",
+        "event": "applied it",
+        "policy": "ns/web",
+        "writes": 3,
+    }
+
+
+def test_a_line_break_in_a_field_stays_within_its_line() -> None:
+    assert "\n" not in JsonFormatter().format(record(problem="a\nb"))
+
+
+def test_text_lines_show_fields_and_tracebacks() -> None:
+    try:
+        raise ValueError("no")
+    except ValueError as error:
+        text = TextFormatter().format(record(policy="ns/web", exc_info=(type(error), error, error.__traceback__)))
+    assert text.startswith("00:00:00.000 info    applied it policy=ns/web\n")
+    assert "ValueError: no" in text

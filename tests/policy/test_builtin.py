@@ -1,0 +1,60 @@
+"""The built-in classes fill an ordinary policy without a complaint, with the users' figures."""
+
+from datetime import timedelta
+
+import pytest
+
+from perfpolicy.api.policy import parse_policy
+from perfpolicy.policy.builtin import builtin_classes
+from perfpolicy.policy.facts import Facts
+from perfpolicy.policy.model import Mtls, Policy, Retries
+from perfpolicy.policy.resolve import resolve
+from tests.api.objects import a_policy_object
+
+CLASSES = {cls.metadata.name: cls for cls in builtin_classes()}
+RETRY_ON = ("5xx", "gateway-error", "connect-failure", "refused-stream")
+
+
+def under(name: str) -> Policy:
+    return resolve(parse_policy(a_policy_object()), CLASSES[name], Facts(namespace_labels={"istio-injection": "enabled"}))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_an_ordinary_policy_resolves_under_every_class(name: str) -> None:
+    policy = under(name)
+    assert policy.class_ref.name == name
+    assert policy.metrics.slow_request == timedelta(seconds=1)
+    assert str(policy.thresholds.error_rate) == "0.05"
+
+
+@pytest.mark.parametrize("name", ["staging", "production"])
+def test_the_users_figures_are_defaults_where_it_matters(name: str) -> None:
+    policy, second = under(name), timedelta(seconds=1)
+    assert [(limit.name, limit.maximum / second) for limit in policy.thresholds.latency] == [("p50", 0.1), ("p95", 0.5), ("p99", 1)]
+    (route,) = policy.traffic.routes
+    assert (route.timeout, route.retries) == (30 * second, Retries(3, 10 * second, RETRY_ON))
+    breaker = policy.traffic.circuit_breaker
+    assert breaker is not None
+    assert (breaker.consecutive_errors, breaker.interval, breaker.base_ejection, breaker.max_ejected_percent) == (
+        5,
+        30 * second,
+        30 * second,
+        50,
+    )
+    assert policy.security.mtls is Mtls.STRICT
+
+
+def test_no_default_throttles_a_service_in_production() -> None:
+    pool = under("production").traffic.connection_pool
+    assert pool is not None
+    assert pool.max_connections is not None
+    assert pool.max_connections >= 1000
+
+
+def test_only_production_promises_an_error_budget() -> None:
+    assert {name: [str(o.target) for o in under(name).objectives] for name in CLASSES} == {
+        "development": [],
+        "testing": [],
+        "staging": [],
+        "production": ["0.999"],
+    }

@@ -1,0 +1,150 @@
+"""Expressions are built, quoted in one place, and parsed before they leave."""
+
+import re
+import subprocess
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import promql_parser
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfpolicy.errors import RenderError
+from perfpolicy.policy.targets import BOUNDS_MS
+from perfpolicy.promql import expr, istio
+from perfpolicy.promql.expr import Expr, Matcher, Op, Selector
+from perfpolicy.promql.queries import cycle_queries
+from perfpolicy.promql.rule import RuleGroup, checked, record
+from perfpolicy.promql.rules import revision, rule_groups
+from tests import builders as a
+from tests.promql import promtool
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")) | st.sampled_from('"\\\n{}[]()|.*+?^$'), max_size=40)
+
+
+@given(TEXT)
+def test_any_label_value_stays_one_label_value(value: str) -> None:
+    selector = promql_parser.parse(str(Selector("up", (Matcher("a", Op.EQ, value),)).instant()))
+    assert isinstance(selector, promql_parser.VectorSelector)
+    assert [(matcher.name, matcher.value) for matcher in selector.matchers.matchers] == [("a", value)]
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40))
+def test_a_literal_pattern_parses_whatever_the_text(value: str) -> None:
+    selector = promql_parser.parse(str(Selector("up", (Matcher("a", Op.RE, expr.literal_pattern(value)),)).instant()))
+    assert isinstance(selector, promql_parser.VectorSelector)
+    assert [re.fullmatch(matcher.value, value) is not None for matcher in selector.matchers.matchers] == [True]
+
+
+def test_binary_operators_do_not_depend_on_precedence() -> None:
+    one, two, three = Expr("1"), Expr("2"), Expr("3")
+    assert str((one + two) * three) == "((1 + 2) * 3)"
+    assert str(one + two * three) == "(1 + (2 * 3))"
+
+
+@pytest.mark.parametrize(("value", "text"), [(Decimal("0.1"), "0.1"), (10**12, "1000000000000"), (Decimal("1E-7"), "0.0000001")])
+def test_numbers_have_no_exponent(value: Decimal | int, text: str) -> None:
+    assert str(expr.number(value)) == text
+
+
+def test_a_rule_that_does_not_parse_is_our_defect() -> None:
+    broken = RuleGroup("g", timedelta(seconds=30), (record(a.a_policy(), "perfpolicy:x", Expr("sum(rate(x))")),))
+    with pytest.raises(RenderError, match=r"perfpolicy:x in group g does not parse"):
+        checked((broken,))
+
+
+def test_every_expression_of_a_full_policy_parses() -> None:
+    groups = rule_groups(a.a_full_policy())
+    for group in groups:
+        for rule in group.rules:
+            promql_parser.parse(str(rule.expr))
+    assert [group.name for group in groups] == ["perfpolicy/ce-hub/operation-service/steps", "perfpolicy/ce-hub/operation-service/blocks"]
+
+
+def test_a_policy_without_objectives_has_no_second_tier() -> None:
+    assert [group.interval for group in rule_groups(a.a_policy(objectives=()))] == [timedelta(seconds=30)]
+
+
+def test_every_series_carries_the_identity_and_nothing_else_unexpected() -> None:
+    for group in rule_groups(a.a_full_policy()):
+        for rule in group.rules:
+            if not rule.alert:
+                assert {"policy", "policy_namespace", "policy_uid"} <= rule.labels.keys()
+                assert rule.labels.keys() <= {"policy", "policy_namespace", "policy_uid", "quantile", "objective", "window"}
+
+
+def test_recorded_series_are_unique_by_name_and_labels() -> None:
+    rules = [rule for group in rule_groups(a.a_full_policy()) for rule in group.rules if not rule.alert]
+    assert len({(rule.name, tuple(sorted(rule.labels.items()))) for rule in rules}) == len(rules)
+
+
+def test_the_revision_changes_with_the_rules_and_with_nothing_else() -> None:
+    policy = a.a_policy()
+    assert revision(policy) == revision(replace(policy, identity=replace(policy.identity, generation=9)))
+    assert revision(policy) != revision(replace(policy, thresholds=a.thresholds(window=timedelta(minutes=1))))
+    assert str(rule_groups(policy)[0].rules[0].expr) == f"vector({revision(policy)})"
+    assert revision(policy) < 2**53
+
+
+def test_a_cycle_asks_at_most_six_queries_and_puts_the_classes_matchers_into_each() -> None:
+    queries = cycle_queries(a.a_provider(matchers=(("cluster", 'a"b'),)))
+    assert len(queries) <= 6
+    for query in queries:
+        parsed = promql_parser.parse(query.text)
+        assert isinstance(parsed, promql_parser.MatrixSelector)
+        matchers = {(matcher.name, matcher.value) for matcher in parsed.vector_selector.matchers.matchers}
+        assert {("cluster", 'a"b'), ("policy_uid", "")} <= matchers
+
+
+def test_the_cycle_reads_every_derived_series_and_no_step_or_block() -> None:
+    asked = " ".join(query.text for query in cycle_queries(a.a_provider()))
+    derived = {rule.name for group in rule_groups(a.a_full_policy()) for rule in group.rules if not rule.alert}
+    assert {name for name in derived if name not in asked} == {name for name in derived if name.endswith((":step", ":block"))}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "pod", "own"),
+    [
+        ("Deployment", "api", "api-7d9f8c6b5-x2x4z", True),
+        ("Deployment", "api", "api-gateway-7d9f8c6b5-x2x4z", False),
+        ("Rollout", "api", "api-7d9f8c6b5-x2x4z", True),
+        ("StatefulSet", "db", "db-12", True),
+        ("StatefulSet", "db", "db-replica-0", False),
+        ("DaemonSet", "agent", "agent-x2x4z", True),
+        ("DaemonSet", "agent", "agent-windows-x2x4z", False),
+        ("Deployment", "a" * 60, "a" * 57 + "x2x4z", True),
+        ("Deployment", "a.b", "axb-7d9f8c6b5-x2x4z", False),
+    ],
+)
+def test_pods_are_recognised_by_the_generated_part_of_their_name(kind: str, name: str, pod: str, own: bool) -> None:
+    import re
+
+    selector = istio.containers(a.a_policy(workload=a.a_workload(kind=kind, name=name)), "m")
+    pattern = next(matcher.value for matcher in selector.matchers if matcher.label == "pod")
+    assert (re.fullmatch(pattern, pod) is not None) is own
+
+
+def test_recorded_buckets_reach_beyond_ten_times_the_largest_limit() -> None:
+    bounds = istio.recorded_bounds(a.a_policy())
+    assert bounds[0] <= 10
+    assert bounds[-1] > 10_000
+    assert len(bounds) < len(BOUNDS_MS)
+
+
+@given(st.floats(min_value=0, allow_nan=False, allow_infinity=False))
+def test_a_quantile_lies_in_its_interval(value: float) -> None:
+    lower, upper = istio.interval(a.a_policy(), value)
+    assert lower <= value or value == 0
+    assert upper is None or value <= upper
+
+
+def test_promtool_finds_nothing_to_say_about_a_full_policys_rules(tmp_path: Path) -> None:
+    tool = promtool.required()
+    groups = [group.to_dict() for group in rule_groups(a.a_full_policy())]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": groups}))
+    done = subprocess.run([tool, "check", "rules", "--lint-fatal", "rules.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

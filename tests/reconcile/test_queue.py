@@ -1,0 +1,128 @@
+"""Every key once, never on two workers, fair between namespaces, with back-off."""
+
+import asyncio
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfpolicy.policy.model import PolicyKey
+from perfpolicy.reconcile.queue import Work, WorkQueue
+
+
+def a_queue(retry_min: float = 1.0, retry_max: float = 8.0) -> WorkQueue:
+    return WorkQueue(retry_min, retry_max, spread=lambda: 1.0)
+
+
+def key(text: str) -> PolicyKey:
+    namespace, _, name = text.partition("/")
+    return PolicyKey(namespace, name)
+
+
+async def drain(queue: WorkQueue) -> list[tuple[str, Work]]:
+    """Everything that waits, in the order it is handed out."""
+    taken = []
+    while len(queue):
+        got, work = await queue.get()
+        taken.append((str(got), work))
+        queue.done(got)
+    return taken
+
+
+async def test_a_key_waits_once_and_its_work_adds_up() -> None:
+    queue = a_queue()
+    queue.add(key("a/x"), Work.STATUS)
+    queue.add(key("a/x"), Work.RECONCILE)
+    assert await drain(queue) == [("a/x", Work.STATUS | Work.RECONCILE)]
+
+
+async def test_namespaces_take_turns() -> None:
+    queue = a_queue()
+    for name in ("a/1", "a/2", "a/3", "b/1", "c/1"):
+        queue.add(key(name))
+    assert [name for name, _ in await drain(queue)] == ["a/1", "b/1", "c/1", "a/2", "a/3"]
+
+
+async def test_a_key_being_worked_on_is_given_to_nobody_else_and_comes_again_afterwards() -> None:
+    queue = a_queue()
+    queue.add(key("a/x"))
+    got, _ = await queue.get()
+    queue.add(key("a/x"), Work.STATUS)
+    assert len(queue) == 0
+    assert not queue.idle
+    queue.done(got)
+    assert await drain(queue) == [("a/x", Work.STATUS)]
+    assert queue.idle
+
+
+async def test_a_worker_waits_for_work() -> None:
+    queue = a_queue()
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    queue.add(key("a/x"))
+    assert (await waiting)[0] == key("a/x")
+
+
+async def test_pauses_double_up_to_the_longest_and_begin_anew_after_a_success() -> None:
+    queue = a_queue()
+    assert [queue.retry(key("a/x")) for _ in range(5)] == [1, 2, 4, 8, 8]
+    queue.succeeded(key("a/x"))
+    assert queue.retry(key("a/x")) == 1
+
+
+async def test_the_other_side_may_ask_for_a_longer_pause() -> None:
+    assert a_queue().retry(key("a/x"), at_least=60) == 60
+
+
+async def test_a_pause_is_per_key() -> None:
+    queue = a_queue()
+    queue.retry(key("a/x"))
+    queue.retry(key("a/x"))
+    assert queue.retry(key("a/y")) == 1
+
+
+async def test_of_two_timers_the_sooner_one_counts() -> None:
+    queue = a_queue()
+    queue.add_after(key("a/x"), 30)
+    queue.add_after(key("a/x"), 0)
+    queue.add_after(key("a/x"), 60)
+    assert (await asyncio.wait_for(queue.get(), 5))[0] == key("a/x")
+    queue.done(key("a/x"))
+    assert queue.idle
+
+
+async def test_a_forgotten_key_does_not_come_back() -> None:
+    queue = a_queue()
+    queue.add_after(key("a/x"), 0)
+    queue.forget(key("a/x"))
+    queue.add_after(key("a/y"), 0.001)
+    assert (await asyncio.wait_for(queue.get(), 5))[0] == key("a/y")
+    assert len(queue) == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"))), st.integers(1, 4))
+def test_whatever_is_added_comes_out_once_and_a_key_is_never_taken_twice(added: list[tuple[str, str]], workers: int) -> None:
+    async def scenario() -> None:
+        queue, taken, busy = a_queue(), [], set[PolicyKey]()
+
+        async def work() -> None:
+            while True:
+                got, _ = await queue.get()
+                assert got not in busy
+                busy.add(got)
+                await asyncio.sleep(0)
+                taken.append(got)
+                busy.discard(got)
+                queue.done(got)
+
+        for namespace, name in added:
+            queue.add(PolicyKey(namespace, name))
+        tasks = [asyncio.create_task(work()) for _ in range(workers)]
+        while not queue.idle:  # noqa: ASYNC110 - the workers are what is waited for
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert sorted(taken) == sorted({PolicyKey(*item) for item in added})
+
+    asyncio.run(scenario())

@@ -1,0 +1,184 @@
+"""When metrics sources are asked, and which statuses follow."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from perfpolicy.errors import MetricsUnavailable
+from perfpolicy.evaluate.evaluation import evaluate
+from perfpolicy.evaluate.observation import Snapshot
+from perfpolicy.policy.model import Policy, PolicyKey, Provider
+from perfpolicy.reconcile import scheduler
+from perfpolicy.reconcile.queue import Work
+from perfpolicy.reconcile.scheduler import Budget, Interval, Scheduler
+from perfpolicy.reconcile.state import PolicyState
+from tests.builders import a_metrics_source, a_policy, a_provider
+
+
+def test_the_interval_grows_to_its_limit_and_falls_back_after_a_change() -> None:
+    interval = Interval(5, 30, 1.2)
+    seen = [round(interval.after(changed=False), 2) for _ in range(12)]
+    assert seen[:3] == [6.0, 7.2, 8.64]
+    assert seen[-1] == 30
+    assert interval.after(changed=True) == 5
+
+
+def test_the_budget_grants_a_rate_not_more() -> None:
+    budget = Budget(5)
+    assert budget.take(100, now=0) == 5
+    assert budget.take(100, now=0.1) == 0
+    assert budget.take(100, now=0.5) == 2
+    assert budget.take(1, now=10) == 1
+    assert budget.take(100, now=10) == 4, "what was not used is not saved up beyond a second"
+
+
+def test_a_small_budget_still_grants_one_now_and_then() -> None:
+    budget = Budget(0.5)
+    assert [budget.take(3, now=second) for second in range(5)] == [1, 0, 1, 0, 1]
+
+
+@dataclass
+class FakeCollector:
+    """Answers nothing, or fails; remembers who was asked."""
+
+    asked: list[Provider] = field(default_factory=list)
+    kept: list[frozenset[Provider]] = field(default_factory=list)
+    error: MetricsUnavailable | None = None
+
+    async def collect(self, provider: Provider) -> Snapshot:
+        self.asked.append(provider)
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+        return Snapshot()
+
+    def forget(self, used: frozenset[Provider]) -> None:
+        self.kept.append(used)
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.collector = FakeCollector()
+        self.states: dict[PolicyKey, PolicyState] = {}
+        self.queued: list[tuple[PolicyKey, Work]] = []
+        self.scheduler = Scheduler(
+            self.collector,
+            self.states,
+            lambda key, work: self.queued.append((key, work)),
+            lambda: datetime(2026, 1, 1, tzinfo=UTC),
+            lambda: Interval(60, 60, 1),
+            Budget(1),
+        )
+
+    def add(self, name: str, provider: Provider) -> PolicyKey:
+        policy = replace(a_policy(name=name), metrics=a_metrics_source(provider=provider))
+        self.states[policy.key] = PolicyState("u", resolved=policy)
+        return policy.key
+
+    async def until(self, cycles: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.collector.asked) < cycles or self.scheduler._running:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    task = asyncio.create_task(bench.scheduler.run())
+    yield bench
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_one_cycle_answers_for_every_policy_of_a_provider(bench: Bench) -> None:
+    one, other = a_provider(), a_provider(address="http://other:9090")
+    keys = [bench.add(name, one) for name in ("a", "b", "c")]
+    bench.add("d", other)
+    bench.scheduler.poke(one)
+    await bench.until(1)
+    assert bench.collector.asked == [one]
+    assert bench.queued == [(key, Work.STATUS) for key in keys]
+
+
+async def test_a_verdict_that_stays_is_not_written_again(bench: Bench) -> None:
+    provider = a_provider()
+    bench.add("a", provider)
+    bench.scheduler.poke(provider)
+    await bench.until(1)
+    bench.queued.clear()
+    bench.scheduler._started.clear()
+    bench.scheduler.poke(provider)
+    await bench.until(2)
+    assert bench.queued == []
+
+
+async def test_a_source_that_does_not_answer_is_said_of_every_policy(bench: Bench) -> None:
+    provider = a_provider()
+    key = bench.add("a", provider)
+    bench.collector.error = MetricsUnavailable("down")
+    bench.scheduler.poke(provider)
+    await bench.until(1)
+    state = bench.states[key]
+    assert state.evaluation is not None
+    assert state.evaluation.source == "SourceUnreachable"
+
+
+async def test_a_provider_nobody_uses_is_let_go(bench: Bench) -> None:
+    used, unused = a_provider(), a_provider(address="http://unused:9090")
+    bench.add("a", used)
+    bench.scheduler.poke(unused)
+    async with asyncio.timeout(5):
+        while not bench.collector.kept:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    assert bench.collector.kept == [frozenset({used})]
+    assert bench.collector.asked == []
+
+
+async def test_a_burst_of_changes_is_answered_by_one_cycle(bench: Bench) -> None:
+    provider = a_provider()
+    bench.add("a", provider)
+    for _ in range(20):
+        bench.scheduler.poke(provider)
+        await asyncio.sleep(0.001)
+    await bench.until(1)
+    assert len(bench.collector.asked) == 1
+
+
+async def test_a_policy_that_cannot_be_evaluated_does_not_stop_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = a_provider()
+    bench.add("poisoned", provider)
+    healthy = bench.add("healthy", provider)
+    honest = evaluate
+
+    def poisoned(policy: Policy, *rest: Any) -> Any:
+        if policy.key.name == "poisoned":
+            raise ZeroDivisionError
+        return honest(policy, *rest)
+
+    monkeypatch.setattr(scheduler, "evaluate", poisoned)
+    bench.scheduler.poke(provider)
+    await bench.until(1)
+    assert bench.queued == [(healthy, Work.STATUS)]
+
+
+async def test_new_numbers_alone_share_the_budget_the_longest_unwritten_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = a_provider()
+    for age, name in enumerate(("recent", "older", "oldest")):
+        bench.states[bench.add(name, provider)].written_at = -float(age)
+    rates = iter(range(100))
+
+    def with_new_numbers(policy: Policy, *rest: Any) -> Any:
+        evaluation, memory = evaluate(policy, *rest)
+        return replace(evaluation, served=float(next(rates))), memory
+
+    monkeypatch.setattr(scheduler, "evaluate", with_new_numbers)
+    for cycle in (1, 2):
+        bench.queued.clear()
+        bench.scheduler._started.clear()
+        bench.scheduler.poke(provider)
+        await bench.until(cycle)
+    assert [(key.name, work) for key, work in bench.queued] == [("oldest", Work.STATUS | Work.REFRESH)]
