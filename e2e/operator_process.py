@@ -1,0 +1,90 @@
+"""The operator as a process of its own, as it runs in a pod: started, asked whether it is ready, stopped or killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from e2e.waiting import eventually
+from lab.lab import Lab
+
+PROGRAM = ("-m", "perfpolicy", "run")
+
+
+class OperatorProcess:
+    """One operator on a lab. Use as a context manager."""
+
+    def __init__(self, lab: Lab, log: Path, port: int = 0, program: tuple[str, ...] = PROGRAM, **settings: str) -> None:
+        """`settings`: PERFPOLICY_* variables, without the prefix and in lower case. `program`: what Python runs.
+
+        `port`: of its probes; 0: the lab's one for an operator.
+        """
+        self.log = log
+        self._program = program
+        port = port or lab.port("operator")
+        self._url = f"http://127.0.0.1:{port}"
+        given = {"health_port": str(port), "log_format": "text", "kubeconfig": str(lab.kubeconfig), **settings}
+        self._environment = {**os.environ, **{f"PERFPOLICY_{name.upper()}": value for name, value in given.items()}}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "OperatorProcess":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen([sys.executable, *self._program], env=self._environment, stdout=log, stderr=log)
+        eventually(self._is_ready, seconds=60)
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to clean up."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code."""
+        return self._signal(signal.SIGTERM)
+
+    @property
+    def pid(self) -> int:
+        """Process ID."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def cpu_seconds(self) -> float:
+        """User and system time so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory in use."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def running(self) -> bool:
+        """It has not ended by itself."""
+        return self._process is not None and self._process.poll() is None
+
+    def _signal(self, number: signal.Signals) -> int:
+        if self._process is None:
+            return 0
+        self._process.send_signal(number)
+        code = self._process.wait(timeout=15)
+        self._process = None
+        return code
+
+    def _is_ready(self) -> bool:
+        assert self.running, f"the operator ended:\n{self.log.read_text()[-3000:]}"
+        try:
+            with urllib.request.urlopen(f"{self._url}/readyz", timeout=2) as answer:  # noqa: S310 - a fixed http URL
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False

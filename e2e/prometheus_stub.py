@@ -1,0 +1,91 @@
+"""An address that stands before a real Prometheus and can stop being one: what a policy's class points at when its source must fail.
+
+It listens on this machine only. No shared component is stopped for it.
+"""
+
+import threading
+import urllib.error
+import urllib.request
+from enum import Enum
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Mode(Enum):
+    """How requests are answered."""
+
+    PASS = "by the real Prometheus"
+    REFUSE = "503"
+    GARBAGE = "200, and something that is no JSON"
+    SILENT = "not at all"
+
+
+class PrometheusStub:
+    """Use as a context manager; `mode` may be set at any time. SILENT requests are let go when it changes."""
+
+    def __init__(self, upstream: str, mode: Mode) -> None:
+        self._upstream = upstream
+        self._mode = mode
+        self._changed = threading.Condition()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def mode(self) -> Mode:
+        """How requests are answered now."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        with self._changed:
+            self._mode = mode
+            self._changed.notify_all()
+
+    def __enter__(self) -> "PrometheusStub":
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.mode = Mode.REFUSE
+        self._server.shutdown()
+        self._server.server_close()
+
+    def answer(self, path: str) -> tuple[int, bytes] | None:
+        """Status and body for a request; None: hang up."""
+        mode = self._mode
+        if mode is Mode.SILENT:
+            with self._changed:
+                self._changed.wait_for(lambda: self._mode is not Mode.SILENT, timeout=60)
+            return None
+        if mode is Mode.REFUSE:
+            return 503, b"no healthy upstream"
+        if mode is Mode.GARBAGE:
+            return 200, b"<html>a captive portal</html>"
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"{self._upstream}{path}", timeout=10) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        stub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                answer = stub.answer(self.path)
+                if answer is None:
+                    return
+                self.send_response(answer[0])
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(answer[1])))
+                self.end_headers()
+                self.wfile.write(answer[1])
+
+            def log_message(self, format: str, *args: object) -> None:
+                """The operator's log says what it met."""
+
+        return Handler

@@ -1,0 +1,249 @@
+"""One proof or more for every kind of child: what stops working when nobody renders it, shown by traffic, scrapes, rules or reachability.
+
+Each proof asks the running world once and raises AssertionError (or CommandError) where the promise does not hold. e2e/test_kinds.py waits
+until each holds; e2e/mutate.py takes one kind away after the other and waits until its proofs fail.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from math import sqrt
+from typing import Any
+
+from e2e.world import Faults, World
+from lab import mesh, prometheus, workloads
+from lab.errors import CommandError
+from lab.load import NAMESPACE as CALLERS
+from perfpolicy.promql import names
+from tests.reachability import Cluster as Reachability
+from tests.reachability import Host, Pod
+
+Proof = Callable[[World], None]
+Way = tuple[Pod | Host, Pod | Host, int, str]
+
+
+def the_pods_of_the_deployment_answer(world: World) -> None:
+    """With the environment of the spec, each of its two pods."""
+    answers = world.ask("web", "/api/who", times=30)
+    assert {answer.status for answer in answers} == {200}, statuses(answers)
+    assert {answer.headers["x-version"] for answer in answers} == {"from-the-policy"}
+    deployment = world.cluster.get("deployment", "web", world.namespace)
+    assert deployment is not None
+    assert deployment["metadata"]["ownerReferences"][0]["uid"] == world.uid("web")
+    assert {answer.headers["x-pod"] for answer in answers} == set(world.pods("web"))
+
+
+def an_unready_pod_gets_no_requests(world: World) -> None:
+    """The readiness probe of the spec is asked: a pod that fails it leaves the endpoints."""
+    broken, healthy = sorted(world.pods("web"))
+    with world.faults(world.only(broken), not_ready=True):
+        world.cluster.kubectl("wait", "pod", broken, "-n", world.namespace, "--for=condition=Ready=False", "--timeout=10s")
+        pods = endpoints(world, "web")
+        assert pods == {healthy}, pods
+    world.cluster.kubectl("wait", "pod", broken, "-n", world.namespace, "--for=condition=Ready", "--timeout=10s")
+
+
+def the_service_is_found_by_name_and_address(world: World) -> None:
+    """DNS and ClusterIP, from a pod with a sidecar."""
+    service = world.cluster.get("service", "web", world.namespace)
+    address = service["spec"]["clusterIP"] if service else "nowhere"
+    for url in (f"web.{world.namespace}.svc.cluster.local", address):
+        answer = world.ask_url(f"http://{url}/api/who")
+        assert (answer.status, answer.headers.get("x-service")) == (200, "web"), (url, answer.status, answer.error)
+    assert endpoints(world, "web") == set(world.pods("web"))
+
+
+def a_slow_request_ends_at_the_timeout(world: World) -> None:
+    """1 s for this route, the backend needs 3."""
+    with world.faults("app=web", latency_ms=3000):
+        (answer,) = world.ask("web", "/api/plain")
+    assert answer.status == 504, answer
+    assert 900 <= answer.milliseconds < 2000, answer.milliseconds
+
+
+def retries_recover_a_request_that_fails_twice(world: World) -> None:
+    """Each of the two pods fails once; Istio's own default would not retry a 500."""
+    failing = Faults(world, "app=web", {"fail_first_n": 1, "error_code": 500})
+    with failing:
+        (answer,) = world.ask("web", "/api/again")
+        left = failing.left()
+    assert answer.status == 200, answer
+    assert left == [0, 0], left
+
+
+def a_header_chooses_the_canary(world: World) -> None:
+    """x-canary: true goes to the canary, everything else to stable."""
+    chosen = Counter(answer.headers.get("x-version") for answer in world.ask("shop", "/", times=15, x_canary="true"))
+    others = Counter(answer.headers.get("x-version") for answer in world.ask("shop", "/", times=15))
+    assert (chosen, others) == ({"canary": 15}, {"stable": 15}), f"with the header {dict(chosen)}, without {dict(others)}"
+
+
+def weights_are_kept(world: World) -> None:
+    """20 % of 300 requests to the canary, within four standard deviations."""
+    asked, share = 300, 0.2
+    versions = Counter(answer.headers.get("x-version") for answer in world.ask("shop", "/weighted", times=asked))
+    assert versions.total() == asked
+    assert set(versions) == {"stable", "canary"}, versions
+    assert abs(versions["canary"] - asked * share) <= 4 * sqrt(asked * share * (1 - share)), versions
+
+
+def the_granted_host_is_served_by_the_gateway(world: World) -> None:
+    """With the same routes; a host nobody was granted is not."""
+    answer = world.ask_gateway(world.host, "/api/who")
+    assert (answer.status, answer.headers.get("x-service")) == (200, "web"), answer
+    with world.faults("app=web", latency_ms=3000):
+        assert world.ask_gateway(world.host, "/api/plain").status == 504
+    assert world.ask_gateway(f"other.{world.namespace}.e2e.test", "/api/who").status == 404
+
+
+def a_failing_pod_is_ejected(world: World) -> None:
+    """One of two pods fails every request: after three failures callers leave it out."""
+    broken, healthy = sorted(world.pods("web"))
+    with world.faults(world.only(broken), error_ratio=1, error_code=500):
+        answers = world.ask("web", "/api/plain", times=80)
+    failures = [answer for answer in answers if answer.status != 200]
+    assert 3 <= len(failures) <= 12, statuses(answers)
+    assert {answer.headers.get("x-pod") for answer in answers[-20:] if answer.status == 200} == {healthy}
+    assert Counter(answer.status for answer in answers[30:])[200] >= 45, statuses(answers)
+
+
+def plaintext_is_refused_but_for_the_metrics_port(world: World) -> None:
+    """STRICT: a caller without a sidecar is cut off, not answered; the metrics port still answers it."""
+    for address in world.pods("web").values():
+        application, metrics = world.ask_from_outside(
+            f"http://{address}:{workloads.PORT}/api/who", f"http://{address}:{workloads.METRICS_PORT}/metrics"
+        )
+        assert application.status == 0, f"plaintext was answered {application.status}"
+        assert "reset" in application.error or "EOF" in application.error, application.error
+        assert metrics.status == 200, (metrics.status, metrics.error)
+        assert "http_requests_total" in metrics.body
+
+
+def prometheus_scrapes_the_pods(world: World) -> None:
+    """Straight at the metrics port, without an identity in the mesh."""
+    found = [target for target in prometheus.targets(world.lab, "kubernetes-pods") if target["labels"].get("namespace") == world.namespace]
+    urls = {target["scrapeUrl"]: target["health"] for target in found if target["labels"].get("app") == "web"}
+    wanted = {f"http://{address}:{workloads.METRICS_PORT}/metrics": "up" for address in world.pods("web").values()}
+    assert urls == wanted, urls
+
+
+def one_right_and_one_wrong_is_refused(world: World) -> None:
+    """Identity, method and path must all fit; the one metrics port stays open."""
+    expected = {
+        ("GET", "web", "/api/who"): 200,
+        ("DELETE", "web", "/api/who"): 403,
+        ("GET", "web", "/admin"): 403,
+        # From the pods of shop, which have another identity: the same method and path.
+        ("GET", "shop", "/api/through/who"): 403,
+    }
+    answered = {key: world.ask(key[1], key[2], method=key[0])[0].status for key in expected}
+    assert answered == expected, answered
+    assert world.ask_gateway(world.host, "/api/who").status == 200
+    assert world.ask_gateway(world.host, "/admin").status == 403
+
+
+def only_the_named_callers_can_connect(world: World) -> None:
+    """Computed from the live NetworkPolicies, namespaces and pods (no CNI in the lab enforces them)."""
+    cluster, (web, *_) = reachability(world), live_pods(world, world.namespace, "app=web")
+    shop = next(iter(live_pods(world, world.namespace, "app=shop")))
+    caller = next(iter(live_pods(world, CALLERS, "app=k6")))
+    gateway = next(iter(live_pods(world, mesh.SYSTEM, "istio=ingress")))
+    istiod = next(iter(live_pods(world, mesh.SYSTEM, "app=istiod")))
+    dns = next(iter(live_pods(world, "kube-system", "app=coredns")))
+    scraper, node = Pod("prometheus", prometheus.NAMESPACE, {}, "10.213.3.250"), Host("node", world.lab.host)
+    must: list[Way] = [
+        (caller, web, 8080, "TCP"), (gateway, web, 8080, "TCP"), (scraper, web, 9090, "TCP"), (scraper, web, 15020, "TCP"),
+        (scraper, web, 15090, "TCP"), (node, web, 15021, "TCP"), (node, web, 15020, "TCP"), (web, dns, 53, "UDP"), (web, dns, 53, "TCP"),
+        (web, istiod, 15012, "TCP"), (web, shop, 8080, "TCP"),
+    ]  # fmt: skip
+    must_not: list[Way] = [
+        (shop, web, 8080, "TCP"), (caller, web, 9090, "TCP"), (caller, web, 8081, "TCP"), (scraper, web, 8080, "TCP"),
+        (node, web, 8080, "TCP"), (web, caller, 8080, "TCP"), (web, node, 443, "TCP"), (web, dns, 8080, "TCP"), (web, shop, 8081, "TCP"),
+    ]  # fmt: skip
+    wrong = [f"{way[0].name} → {way[1].name}:{way[2]} is closed" for way in must if not cluster.reaches(*way)]
+    wrong += [f"{way[0].name} → {way[1].name}:{way[2]} is open" for way in must_not if cluster.reaches(*way)]
+    assert not wrong, wrong
+
+
+def rules_of_the_prometheus_rule_are_evaluated(world: World) -> None:
+    """Loaded from the PrometheusRule, healthy, and their series exist."""
+    rules_are_evaluated(world, "prometheusrule")
+
+
+def rules_of_the_config_map_are_evaluated(world: World) -> None:
+    """The same rules from the ConfigMap, where PrometheusRule is not served."""
+    rules_are_evaluated(world, "configmap")
+
+
+def rules_are_evaluated(world: World, source: str) -> None:
+    """Every rule of both policies is loaded from files of this source, without an evaluation error, and has made its series."""
+    for policy in ("web", "shop"):
+        prefix = f"{source}_{world.namespace}_{policy}"
+        groups = [group for group in prometheus.rule_groups(world.lab) if group["file"].rpartition("/")[2].startswith(prefix)]
+        assert len(groups) == 2, f"{[group['file'] for group in groups]} of {prefix}"
+        bad = [
+            (rule["name"], rule["health"], rule.get("lastError")) for group in groups for rule in group["rules"] if rule["health"] == "err"
+        ]
+        assert not bad, bad
+        assert all(rule["health"] == "ok" for group in groups if group["name"].endswith("/steps") for rule in group["rules"])
+        for series in (names.REVISION, names.OFFERED_RATE):
+            rows = prometheus.query(world.lab, f'{series}{{policy="{policy}",policy_uid="{world.uid(policy)}"}}')
+            assert len(rows) == 1, (series, policy, rows)
+
+
+PROOFS: dict[str, tuple[Proof, ...]] = {
+    "NetworkPolicy": (only_the_named_callers_can_connect,),
+    "PeerAuthentication": (plaintext_is_refused_but_for_the_metrics_port,),
+    "AuthorizationPolicy": (one_right_and_one_wrong_is_refused,),
+    "Service": (the_service_is_found_by_name_and_address,),
+    "DestinationRule": (a_failing_pod_is_ejected, a_header_chooses_the_canary),
+    "VirtualService": (
+        a_slow_request_ends_at_the_timeout,
+        retries_recover_a_request_that_fails_twice,
+        a_header_chooses_the_canary,
+        weights_are_kept,
+        the_granted_host_is_served_by_the_gateway,
+    ),
+    "Deployment": (the_pods_of_the_deployment_answer, an_unready_pod_gets_no_requests),
+    "PrometheusRule": (rules_of_the_prometheus_rule_are_evaluated,),
+    "ConfigMap": (rules_of_the_config_map_are_evaluated,),
+}
+"""By kind of child. The ConfigMap's holds only where PrometheusRule is not served."""
+
+
+def fails(proof: Proof, world: World) -> str:
+    """Why the proof does not hold; empty where it does."""
+    try:
+        proof(world)
+    except (AssertionError, CommandError, ValueError, KeyError) as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return ""
+
+
+def holds(proof: Proof, world: World) -> None:
+    """One look: an assertion says why the proof does not hold."""
+    problem = fails(proof, world)
+    assert not problem, f"{proof.__name__}: {problem}"
+
+
+def statuses(answers: Any) -> str:
+    """Statuses in order, in one word."""
+    return " ".join(str(answer.status) for answer in answers)
+
+
+def endpoints(world: World, service: str) -> set[str]:
+    """Names of the ready pods behind a service."""
+    slices = world.lab.get("endpointslices", "-n", world.namespace, "-l", f"kubernetes.io/service-name={service}")["items"]
+    return {e["targetRef"]["name"] for each in slices for e in each.get("endpoints") or () if e["conditions"].get("ready")}
+
+
+def reachability(world: World) -> Reachability:
+    """The oracle, over every NetworkPolicy and namespace of the cluster."""
+    namespaces = {each["metadata"]["name"]: each["metadata"]["labels"] for each in world.lab.get("namespaces")["items"]}
+    return Reachability(namespaces, tuple(world.lab.get("networkpolicies", "--all-namespaces")["items"]))
+
+
+def live_pods(world: World, namespace: str, selector: str) -> Iterator[Pod]:
+    """Running pods, as the oracle sees them."""
+    for pod in world.lab.get("pods", "-n", namespace, "-l", selector)["items"]:
+        ports = {p["name"]: p["containerPort"] for c in pod["spec"]["containers"] for p in c.get("ports", ()) if "name" in p}
+        yield Pod(pod["metadata"]["name"], namespace, pod["metadata"]["labels"], pod["status"].get("podIP", "0.0.0.0"), ports)  # noqa: S104

@@ -1,0 +1,112 @@
+"""Every kind of child does its work on the real cluster: shown by requests, scrapes, rules and reachability, not by what objects say.
+
+e2e/mutate.py shows of the same proofs that they fail when their kind is not rendered (docs/evidence/ has its output).
+"""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from e2e.operator_process import OperatorProcess
+from e2e.proofs import PROOFS, Proof, holds, prometheus_scrapes_the_pods
+from e2e.waiting import eventually
+from e2e.world import World, web_policy
+from lab import mesh
+from perfpolicy.render import KINDS
+from perfpolicy.vocabulary import MANAGED_BY, MANAGED_BY_LABEL
+
+OTHER = tuple(dict.fromkeys(proof for kind, proofs in PROOFS.items() if kind != "ConfigMap" for proof in proofs))
+# Istio's own caches of endpoints and rules, a scrape and a rule interval of 5 s each.
+SECONDS = 30
+
+
+def test_every_kind_has_a_proof() -> None:
+    assert {kind.kind for kind in KINDS} == set(PROOFS)
+
+
+@pytest.mark.usefixtures("real_operator")
+@pytest.mark.parametrize("proof", [*OTHER, prometheus_scrapes_the_pods], ids=lambda proof: str(proof.__name__))
+def test_it_works(world: World, proof: Proof) -> None:
+    eventually(lambda: holds(proof, world), seconds=SECONDS)
+
+
+@pytest.mark.usefixtures("real_operator")
+def test_an_ungranted_host_is_refused_and_not_served(world: World) -> None:
+    greedy = web_policy(world.namespace, world.namespace, "somebody.example.com")
+    greedy["metadata"]["name"] = "greedy"
+    world.cluster.apply(greedy)
+    eventually(lambda: world.cluster.condition("greedy", world.namespace, "Accepted") == ("False", "NotGranted"))
+    assert world.cluster.names("virtualservice,deployment", world.namespace, "perfpolicy.io/policy=greedy") == set()
+    assert world.ask_gateway("somebody.example.com", "/api/who").status == 404
+    world.cluster.delete("pp", "greedy", world.namespace)
+
+
+def test_a_targeted_workload_is_judged_and_never_written(world: World, real_operator: OperatorProcess) -> None:
+    def judged() -> bool:
+        answers = world.ask("shop", "/", times=20)
+        assert {answer.status for answer in answers} == {200}
+        return world.cluster.condition("shop", world.namespace, "TargetsMet") == ("True", "TargetsMet")
+
+    eventually(judged, seconds=60)
+    for kind, name in (("deployment", "shop"), ("deployment", "shop-canary"), ("service", "shop")):
+        found = world.cluster.get(kind, name, world.namespace)
+        assert found is not None
+        managers = {entry["manager"] for entry in found["metadata"]["managedFields"]}
+        assert managers <= {"perfpolicy-lab", "kube-controller-manager", "kubelet"}, managers
+        assert "ownerReferences" not in found["metadata"]
+        # A Deployment's generation counts edits of its spec: one, ours at creation.
+        assert found["metadata"].get("generation", 1) == 1
+    written = {
+        write.name
+        for write in world.cluster.writes(datetime.fromtimestamp(0, UTC), world.namespace)
+        if write.resource in ("deployments", "services")
+    }
+    assert written == {"web"}
+
+
+@pytest.mark.usefixtures("real_operator")
+def test_istioctl_finds_nothing_wrong(world: World) -> None:
+    findings = mesh.analyze(world.lab, world.namespace)
+    assert [finding for finding in findings if finding["level"] != "Info"] == []
+
+
+def test_a_deleted_policy_leaves_nothing_and_nothing_terminating(world: World, real_operator: OperatorProcess) -> None:
+    brief = web_policy(world.namespace, world.namespace, f"brief.{world.namespace}.e2e.test")
+    brief["metadata"]["name"] = "brief"
+    brief["spec"]["workload"]["deployment"]["replicas"] = 1
+    world.cluster.apply(brief)
+    eventually(lambda: world.ready("brief"), seconds=60)
+    kinds = f"deployment,replicaset,pod,endpointslice,configmap,{','.join(kind.plural for kind in KINDS)}"
+
+    def left() -> set[str]:
+        names = world.cluster.kubectl("get", kinds, "-n", world.namespace, "-o", "name").split()
+        return {name for name in names if name.partition("/")[2].startswith("brief")}
+
+    # Nine children, and what Kubernetes makes of them: ReplicaSet, pod, EndpointSlice.
+    assert len(left()) >= 12, left()
+    world.cluster.delete("pp", "brief", world.namespace)
+    eventually(lambda: left() == set(), seconds=60)
+    assert world.ask_gateway(f"brief.{world.namespace}.e2e.test", "/api/who").status == 404
+
+
+@pytest.mark.usefixtures("real_operator")
+def test_every_deleted_child_is_back_within_30_seconds_and_works(world: World) -> None:
+    ours = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
+    kinds = ",".join(f"{kind.plural}.{kind.group}".rstrip(".") for kind in KINDS if kind.stands_in_for is None)
+
+    def children() -> dict[str, str]:
+        items = world.lab.get(kinds, "-n", world.namespace, "-l", ours)["items"]
+        return {f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["uid"] for item in items}
+
+    before = children()
+    world.cluster.kubectl("delete", kinds, "-n", world.namespace, "-l", ours, "--wait=false")
+
+    def back() -> None:
+        now = children()
+        assert set(now) == set(before), set(before) - set(now)
+        assert not set(now.values()) & set(before.values())
+
+    eventually(back, seconds=30)
+    for proof in OTHER:
+        eventually(lambda proof=proof: holds(proof, world), seconds=SECONDS)  # type: ignore[misc]
+    world.ready("web")
