@@ -1,0 +1,299 @@
+"""How long a burst of new policies takes until all are Programmed, beside a bare asyncio program that sends the same requests.
+
+Both run against the same API server in the same run, by turns, each round in a fresh namespace: a machine's speed cancels out of the ratio.
+The bare program knows every manifest beforehand and sends, with the best of several concurrencies, the writes and reads that the audit log
+says the operator sent. Needs a lab of fake nodes: `python -m lab up --node fake`, then `python -m bench.create_burst`.
+"""
+
+import asyncio
+import json
+import ssl
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import click
+from rich.console import Console
+from rich.table import Table
+
+from e2e.cluster import Cluster
+from e2e.operator_process import OperatorProcess
+from e2e.policies import a_class, a_policy
+from lab.lab import Lab
+from perfpolicy.api.performance_class import parse_class
+from perfpolicy.api.policy import parse_policy
+from perfpolicy.cluster.client import APPLY, METADATA, METADATA_LIST, ApiClient
+from perfpolicy.cluster.events import Notice, event_object
+from perfpolicy.policy.facts import Facts
+from perfpolicy.policy.model import PolicyKey
+from perfpolicy.policy.resolve import resolve
+from perfpolicy.reconcile.fieldset import with_digest
+from perfpolicy.render.registry import KINDS, render
+from perfpolicy.settings import Settings
+
+CONCURRENCY = (8, 16, 32)
+PATHS = {(kind.api_version, kind.kind): kind.plural for kind in KINDS}
+
+
+@dataclass(frozen=True)
+class Api:
+    """A bare session to the API server."""
+
+    session: aiohttp.ClientSession
+    server: str
+
+    async def send(self, method: str, path: str, body: Any = None, content_type: str = "application/json", accept: str = METADATA) -> Any:
+        """One request; any error ends the benchmark."""
+        data = None if body is None else json.dumps(body)
+        headers = {"Content-Type": content_type, "Accept": accept}
+        async with self.session.request(method, self.server + path, data=data, headers=headers) as answer:
+            if answer.status >= 400 and not (method == "GET" and answer.status == 404):
+                raise RuntimeError(f"{method} {path}: {answer.status} {await answer.text()}")
+            return await answer.json()
+
+
+@asynccontextmanager
+async def connect(lab: Lab) -> AsyncIterator[Api]:
+    """A bare session with the lab's administrator's credentials."""
+    client = await ApiClient.connect(Settings(kubeconfig=lab.kubeconfig))
+    found = await client.credentials()
+    await client.close()
+    context = ssl.create_default_context(cafile=found.ca_file)
+    if found.certificate_file:
+        context.load_cert_chain(found.certificate_file, found.key_file)
+    headers = {"Authorization": f"Bearer {found.token}"} if found.token else {}
+    connector = aiohttp.TCPConnector(ssl=context, limit=64)
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+        yield Api(session, found.server)
+
+
+async def in_parallel(limit: int, jobs: Iterable[Callable[[], Awaitable[Any]]]) -> list[Any]:
+    """Run jobs, at most `limit` at a time; their answers in order."""
+    gate = asyncio.Semaphore(limit)
+
+    async def one(job: Callable[[], Awaitable[Any]]) -> Any:
+        async with gate:
+            return await job()
+
+    return await asyncio.gather(*(one(job) for job in jobs))
+
+
+def policies_path(namespace: str) -> str:
+    """Where policies are."""
+    return f"/apis/perfpolicy.io/v1alpha1/namespaces/{namespace}/performancepolicies"
+
+
+async def create(api: Api, namespace: str, count: int) -> list[dict[str, Any]]:
+    """Create the policies, sixteen at a time; as they are now."""
+    wanted = [a_policy(f"p{number}", namespace, replicas=0) for number in range(count)]
+    json_accept = "application/json"
+    return await in_parallel(16, [partial(api.send, "POST", policies_path(namespace), p, accept=json_accept) for p in wanted])
+
+
+async def until_programmed(api: Api, namespace: str, count: int, seconds: float) -> None:
+    """Follow the policies until all are Programmed."""
+    done: set[str] = set()
+    url = f"{api.server}{policies_path(namespace)}?watch=true&resourceVersion=0&timeoutSeconds={int(seconds)}"
+    buffer = b""
+    async with api.session.get(url, timeout=aiohttp.ClientTimeout(total=seconds)) as answer:
+        async for chunk in answer.content.iter_any():
+            *lines, buffer = (buffer + chunk).split(b"\n")
+            for line in filter(None, lines):
+                policy = json.loads(line)["object"]
+                said = {c["type"]: c["status"] for c in policy.get("status", {}).get("conditions", ())}
+                if said.get("Programmed") == "True":
+                    done.add(policy["metadata"]["name"])
+            if len(done) == count:
+                return
+    raise RuntimeError(f"only {len(done)} of {count} policies were programmed within {seconds:g} s")
+
+
+async def operator_round(api: Api, namespace: str, count: int) -> float:
+    """Seconds from the first creation until all are Programmed."""
+    start = time.monotonic()
+    following = asyncio.create_task(until_programmed(api, namespace, count, 300))
+    await create(api, namespace, count)
+    await following
+    return time.monotonic() - start
+
+
+def manifests_of(policies: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The children of created policies, as the operator applies them."""
+    cls = parse_class({**a_class(), "metadata": {"name": "e2e", "generation": 1}})
+    facts = Facts(namespace_labels={"istio-injection": "enabled"})
+    return [[with_digest(m) for m in render(resolve(parse_policy(policy), cls, facts)).manifests] for policy in policies]
+
+
+async def bare_round(api: Api, namespace: str, count: int, limit: int, sent: "Requests", status: Any) -> float:
+    """Seconds for the same requests as were `sent`: creations, metadata lists, every child, statuses and Events."""
+    statuses, events = max(1, round(sent.statuses / count)), sent.events
+    prepared = manifests_of([{**p, "metadata": {**p["metadata"], "uid": str(uuid.uuid4())}} for p in _stamped(namespace, count)])
+    start = time.monotonic()
+    created = await create(api, namespace, count)
+    listing = f"/api/v1/namespaces/{namespace}/configmaps?limit=500"
+    await in_parallel(limit, [lambda: api.send("GET", listing, accept=METADATA_LIST)] * sent.reads)
+    await in_parallel(limit, [partial(_event, api, namespace, number) for number in range(events)])
+
+    async def one(policy: dict[str, Any], children: list[dict[str, Any]]) -> None:
+        for child in children:
+            for owner in child["metadata"]["ownerReferences"]:
+                owner["uid"] = policy["metadata"]["uid"]
+            group = "apis" if "/" in child["apiVersion"] else "api"
+            plural = PATHS[child["apiVersion"], child["kind"]]
+            path = f"/{group}/{child['apiVersion']}/namespaces/{namespace}/{plural}/{child['metadata']['name']}"
+            await api.send("PATCH", f"{path}?fieldManager=perfpolicy&fieldValidation=Strict", child, APPLY)
+        name = policy["metadata"]["name"]
+        for number in range(statuses):
+            body = {"apiVersion": policy["apiVersion"], "kind": policy["kind"], "metadata": {"name": name}, "status": status}
+            body["status"] = {**status, "observedGeneration": number + 1}
+            path = f"{policies_path(namespace)}/{name}/status?fieldManager=perfpolicy-status&force=true"
+            await api.send("PATCH", path, body, APPLY)
+
+    await in_parallel(limit, [partial(one, p, c) for p, c in zip(created, prepared, strict=True)])
+    return time.monotonic() - start
+
+
+async def _event(api: Api, namespace: str, number: int) -> None:
+    notice = Notice(PolicyKey(namespace, f"p{number}"), "uid", "Programmed", "8 objects applied", warning=False)
+    now = datetime.now(UTC)
+    body = event_object(notice, f"p{number}.bare", "bench", now, now, 1)
+    path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events/p{number}.bare?fieldManager=perfpolicy&force=true"
+    await api.send("PATCH", path, body, APPLY)
+
+
+def _stamped(namespace: str, count: int) -> list[dict[str, Any]]:
+    return [a_policy(f"p{number}", namespace, replicas=0) for number in range(count)]
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What the operator sent in one round."""
+
+    writes: int
+    statuses: int
+    events: int
+    reads: int
+
+
+def requests_since(cluster: Cluster, since: datetime, namespace: str) -> Requests:
+    """Counted from the audit log."""
+    earliest = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    writes = statuses = events = reads = 0
+    with cluster.lab.audit_log.open(encoding="utf-8") as log:
+        for line in log:
+            if f'"{namespace}"' not in line or '"userAgent":"perfpolicy/' not in line:
+                continue
+            entry = json.loads(line)
+            ref = entry.get("objectRef", {})
+            if entry["requestReceivedTimestamp"] < earliest or ref.get("namespace") != namespace:
+                continue
+            if entry["verb"] in ("get", "list"):
+                reads += 1
+            elif ref.get("resource") == "events":
+                events += 1
+            elif ref.get("subresource") == "status":
+                statuses += 1
+            elif entry["verb"] == "patch":
+                writes += 1
+    return Requests(writes, statuses, events, reads)
+
+
+@asynccontextmanager
+async def fresh_namespace(cluster: Cluster) -> AsyncIterator[str]:
+    """A namespace for one round."""
+    name = f"burst-{uuid.uuid4().hex[:6]}"
+    cluster.kubectl("create", "namespace", name)
+    cluster.kubectl("label", "namespace", name, "istio-injection=enabled")
+    try:
+        yield name
+    finally:
+        # Waited for: its collection would weigh on the next round.
+        cluster.kubectl("delete", "namespace", name, "--timeout=300s")
+
+
+async def measure(cluster: Cluster, count: int, rounds: int, console: Console) -> dict[str, Any]:
+    """All rounds; the report as data."""
+    operator_seconds: list[float] = []
+    bare_seconds: dict[int, list[float]] = {limit: [] for limit in CONCURRENCY}
+    seen: list[Requests] = []
+    cpu: list[float] = []
+    cluster.apply(a_class())
+    async with connect(cluster.lab) as api:
+        with tempfile.TemporaryDirectory() as folder:
+            for number in range(rounds):
+                console.print(f"round {number + 1} of {rounds}: operator")
+                with OperatorProcess(cluster.lab, Path(folder) / "operator.log") as process:
+                    async with fresh_namespace(cluster) as namespace:
+                        since, before = datetime.now(UTC), process.cpu_seconds
+                        operator_seconds.append(await operator_round(api, namespace, count))
+                        cpu.append(process.cpu_seconds - before)
+                        seen.append(requests_since(cluster, since, namespace))
+                        example = await api.send("GET", f"{policies_path(namespace)}/p0", accept="application/json")
+                    assert process.running
+                for limit in CONCURRENCY:
+                    console.print(f"round {number + 1} of {rounds}: bare asyncio, {limit} at a time")
+                    async with fresh_namespace(cluster) as namespace:
+                        bare_seconds[limit].append(await bare_round(api, namespace, count, limit, seen[-1], example["status"]))
+    best = min(bare_seconds, key=lambda limit: statistics.median(bare_seconds[limit]))
+    operator, bare = statistics.median(operator_seconds), statistics.median(bare_seconds[best])
+    return {
+        "policies": count,
+        "rounds": rounds,
+        "operator_seconds": [round(s, 3) for s in operator_seconds],
+        "bare_seconds": {str(limit): [round(s, 3) for s in values] for limit, values in bare_seconds.items()},
+        "bare_concurrency": best,
+        "ratio": round(operator / bare, 3),
+        "ratios_by_round": [round(o / b, 3) for o, b in zip(operator_seconds, bare_seconds[best], strict=True)],
+        "operator_cpu_ms_per_policy": round(statistics.median(cpu) / count * 1000, 1),
+        "policies_per_second": round(count / operator, 1),
+        "requests_per_policy": {
+            name: round(statistics.median(getattr(r, name) for r in seen) / count, 2) for name in ("writes", "statuses", "events", "reads")
+        },
+    }
+
+
+def show(report: dict[str, Any], console: Console) -> None:
+    """The report for people."""
+    table = Table(title=f"{report['policies']} policies created at once, {report['rounds']} rounds")
+    table.add_column("")
+    table.add_column("", justify="right")
+    table.add_row("operator, until all Programmed", " ".join(f"{s:.2f} s" for s in report["operator_seconds"]))
+    for limit, values in report["bare_seconds"].items():
+        table.add_row(f"bare asyncio, {limit} at a time", " ".join(f"{s:.2f} s" for s in values))
+    table.add_row("ratio of the medians (goal: at most 1.25)", f"{report['ratio']:.2f}", style="bold")
+    table.add_row("policies per second", f"{report['policies_per_second']:.1f}")
+    table.add_row("operator's CPU per policy", f"{report['operator_cpu_ms_per_policy']:.1f} ms")
+    for name, value in report["requests_per_policy"].items():
+        table.add_row(f"{name} per policy", f"{value:.2f}")
+    console.print(table)
+
+
+@click.command()
+@click.option("--lab", default="fake", show_default=True, help="Name of a lab of fake nodes that is up.")
+@click.option("--policies", default=100, show_default=True)
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--json", "output", type=click.Path(path_type=Path), help="Write the report there too.")
+def main(lab: str, policies: int, rounds: int, output: Path | None) -> None:
+    """Measure a burst of new policies against a bare asyncio program."""
+    console = Console(soft_wrap=True)
+    cluster = Cluster(Lab(lab, "fake"))
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(Path(__file__).parent.parent / "crds"))
+    report = asyncio.run(measure(cluster, policies, rounds, console))
+    show(report, console)
+    if output is not None:
+        output.write_text(json.dumps(report, indent=2) + "\n")
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
