@@ -63,3 +63,19 @@ def test_every_time_says_its_unit() -> None:
     for name, field in Settings.model_fields.items():
         if field.annotation is float and name not in ("poll_factor", "status_writes_per_second"):
             assert "econds" in (field.description or ""), name
+
+
+def test_a_leader_must_stop_before_others_may_start_and_have_time_to_renew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERFPOLICY_LEASE_DURATION", "10")
+    monkeypatch.setenv("PERFPOLICY_LEASE_RETRY", "10")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert "PERFPOLICY_LEASE_RENEW_DEADLINE (10) must be below PERFPOLICY_LEASE_DURATION (10)" in str(caught.value)
+    assert "PERFPOLICY_LEASE_RETRY (10) must be below PERFPOLICY_LEASE_RENEW_DEADLINE (10)" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["A_Lease", "-x", "x/y"])
+def test_a_lease_is_named_as_kubernetes_names_things(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("PERFPOLICY_LEASE", name)
+    with pytest.raises(SettingsError, match="PERFPOLICY_LEASE"):
+        load_settings()

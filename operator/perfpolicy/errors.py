@@ -8,6 +8,7 @@ PerfPolicyError
 │   └── SettingsError         the operator's own configuration
 └── TransientError            worth another try with back-off
     ├── ApiUnavailable        the Kubernetes API server did not answer or asked us to wait
+    │   └── NotLeading        a write that was not sent, because another replica leads
     └── MetricsUnavailable    a metrics source did not answer
 """
 
@@ -74,6 +75,10 @@ class SettingsError(PermanentError):
 
 class ApiUnavailable(TransientError):
     """The Kubernetes API server did not answer or asked us to wait."""
+
+
+class NotLeading(ApiUnavailable):
+    """This process does not hold the Lease (any more): the write was not sent."""
 
 
 class MetricsUnavailable(TransientError):

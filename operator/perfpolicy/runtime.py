@@ -1,10 +1,14 @@
 """Composition root: settings to adapters to reconciler, and the tasks that run them.
 
 The only module that knows both the ports and who fills them. kopf feeds it through `policy_seen` and its siblings (see handlers/).
+
+What every replica does: watch, list, discover, sweep; nothing of it writes. What the leader does beyond is `_lead`, run by the election
+while the Lease is held (at once where there is no election). All writes go through one ApiClient, which asks the election before each.
 """
 
 import asyncio
 import logging
+import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -14,6 +18,7 @@ from typing import Any, Final, TypeVar
 from perfpolicy.cluster.client import ApiClient, Credentials
 from perfpolicy.cluster.discovery import Discovery
 from perfpolicy.cluster.events import EventWriter, Notice
+from perfpolicy.cluster.lease import LeaderElection
 from perfpolicy.cluster.lookup import Lookup
 from perfpolicy.cluster.objects import Objects
 from perfpolicy.cluster.resource import Resource
@@ -63,9 +68,10 @@ _REQUEUES_PER_SECOND = 100.0
 class Runtime:
     """The running operator, without kopf."""
 
-    def __init__(self, settings: Settings, api: ApiClient) -> None:
+    def __init__(self, settings: Settings, api: ApiClient, election: LeaderElection | None = None) -> None:
+        """`election`: decides when this process leads; None: from the start."""
         self.settings = settings
-        self._api = api
+        self._api, self._election = api, election
         self.queue = WorkQueue(settings.retry_min, settings.retry_max)
         self.hub = Hub(self.queue.add, _CHILD_KINDS)
         self.policies = Policies(self.queue.add)
@@ -103,7 +109,12 @@ class Runtime:
     @classmethod
     async def connect(cls, settings: Settings) -> "Runtime":
         """Runtime on the API server the settings name. Raises SettingsError."""
-        return cls(settings, await ApiClient.connect(settings))
+        if not settings.lease:
+            return cls(settings, await ApiClient.connect(settings))
+        # Not the host name alone: a restarted container is another process, which must not believe it holds what the former one held.
+        identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
+        election = await LeaderElection.connect(settings, identity)
+        return cls(settings, await ApiClient.connect(settings, identity, lambda: election.holds), election)
 
     async def credentials(self) -> Credentials:
         """How kopf reaches the same API server."""
@@ -131,6 +142,11 @@ class Runtime:
         watches = {watch.resource.kind: watch.problem for watch in self._watches.values() if watch.problem}
         return watches | {f"{CLASS_KIND} {name}": str(error) for name, error in self.classes.problems.items()}
 
+    @property
+    def leads(self) -> bool:
+        """This process may write."""
+        return self.ready and (self._election is None or self._election.holds)
+
     async def run(self) -> None:
         """Run until cancelled."""
         try:
@@ -142,15 +158,32 @@ class Runtime:
                 await self._synchronise()
                 self.ready = True
                 _log.info("synchronised", extra={"policies": len(self.policies), "classes": len(self.classes.names())})
-                for number in range(self.settings.workers):
-                    group.create_task(self._work(), name=f"worker {number}")
-                group.create_task(self._scheduler.run(), name="scheduler")
                 group.create_task(self._every(self.settings.sweep, "sweep", self._sweep), name="sweep")
-                group.create_task(self._resync(), name="resync")
+                await (self._lead() if self._election is None else self._election.run(self._lead))
         finally:
             self.ready = False
             self._metrics.close()
             await self._api.close()
+            if self._election is not None:
+                await self._election.close()
+
+    async def _lead(self) -> None:
+        """What only the leader does, until cancelled: walk every policy, and then whatever changes.
+
+        Begins with what is in the cluster: what an earlier leadership of this process remembers was changed by another leader since.
+        """
+        self._reconciler.reset()
+        self.queue.clear()
+        if self._election is not None:
+            # What the former leader wrote last may not have been delivered yet.
+            await self._attempt("sweep", self._sweep)
+        for key in self.policies:
+            self.queue.add(key)
+        async with asyncio.TaskGroup() as group:
+            for number in range(self.settings.workers):
+                group.create_task(self._work(), name=f"worker {number}")
+            group.create_task(self._scheduler.run(), name="scheduler")
+            group.create_task(self._resync(), name="resync")
 
     async def _synchronise(self) -> None:
         """Wait until everything a decision is based on has been seen once: acting earlier would undo what only is not known yet."""

@@ -81,6 +81,19 @@ class Settings(BaseSettings):
     watch_timeout: int = Field(300, ge=5, le=3600)
     """Seconds until the API server is asked to end a watch, which is then resumed: bounds how long a silently dead connection goes
     unnoticed."""
+    lease: str = Field("", pattern=r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$")
+    """Name of the Lease that decides which of several replicas writes. Empty means no election: this process leads from the start, which is
+    right for exactly one process only."""
+    lease_namespace: str = Field("", pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$")
+    """Namespace of the Lease. Empty means the pod's own."""
+    lease_duration: int = Field(15, ge=1, le=3600)
+    """Seconds without a renewal after which others may take the Lease: how long nobody leads after a leader was killed. Shorter ones cost
+    leadership in every hiccup of the API server. The Lease's field takes whole seconds only."""
+    lease_renew_deadline: float = Field(10.0, gt=0, le=3600)
+    """Seconds after its last renewal in which a leader may still write. What is left to the Lease's duration is the margin for writes
+    under way and for clocks that run unevenly."""
+    lease_retry: float = Field(2.0, gt=0, le=600)
+    """Seconds between two renewals, and at most between two looks of a standby: how soon a released Lease is taken."""
     health_port: int = Field(8080, ge=0, le=65535)
     """Port of /healthz, /readyz and /metrics; 0 serves none of them."""
     log_format: LogFormat = LogFormat.JSON
@@ -107,6 +120,11 @@ class Settings(BaseSettings):
             f"{PREFIX}{low.upper()} ({getattr(self, low):g}) must not exceed {PREFIX}{high.upper()} ({getattr(self, high):g})"
             for low, high in (("poll_min", "poll_max"), ("retry_min", "retry_max"))
             if getattr(self, low) > getattr(self, high)
+        ]
+        problems += [
+            f"{PREFIX}{low.upper()} ({getattr(self, low):g}) must be below {PREFIX}{high.upper()} ({getattr(self, high):g})"
+            for low, high in (("lease_retry", "lease_renew_deadline"), ("lease_renew_deadline", "lease_duration"))
+            if getattr(self, low) >= getattr(self, high)
         ]
         if problems:
             raise ValueError("; ".join(problems))

@@ -1,5 +1,6 @@
 """The client against a real HTTP server: what is sent, and what errors become."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from aiohttp.test_utils import TestServer
 from kubernetes.aio import client
 
 from perfpolicy.cluster.client import APPLY, METADATA, ApiClient, load_configuration
-from perfpolicy.errors import ApiRejected, ApiUnavailable, SettingsError
+from perfpolicy.errors import ApiRejected, ApiUnavailable, NotLeading, SettingsError
 from perfpolicy.settings import Settings
 
 Handler = Callable[[web.Request], Any]
@@ -38,16 +39,20 @@ def server() -> Server:
 
 
 @pytest.fixture
-async def api(server: Server) -> AsyncIterator[ApiClient]:
+async def configuration(server: Server) -> AsyncIterator[Any]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", server.handle)
     running = TestServer(app)
     await running.start_server()
-    configuration = client.Configuration(host=str(running.make_url("")).rstrip("/"), api_key={"BearerToken": "Bearer secret"})
+    yield client.Configuration(host=str(running.make_url("")).rstrip("/"), api_key={"BearerToken": "Bearer secret"})
+    await running.close()
+
+
+@pytest.fixture
+async def api(configuration: Any) -> AsyncIterator[ApiClient]:
     connected = ApiClient(configuration, timeout=5)
     yield connected
     await connected.close()
-    await running.close()
 
 
 async def test_a_request_carries_body_type_and_token(api: ApiClient, server: Server) -> None:
@@ -142,6 +147,43 @@ async def test_a_refused_stream_raises_like_a_request(api: ApiClient, server: Se
     with pytest.raises(ApiRejected) as caught:
         _ = [event async for event in api.stream("/x", params={})]
     assert caught.value.status == 410
+
+
+@pytest.mark.parametrize("method", ["PATCH", "PUT", "POST", "DELETE"])
+async def test_a_replica_that_does_not_lead_reads_and_watches_but_writes_nothing(configuration: Any, server: Server, method: str) -> None:
+    standby = ApiClient(configuration, timeout=5, identity="pod-1_ab", may_write=lambda: False)
+    with pytest.raises(NotLeading, match=f"{method} /x: not sent"):
+        await standby.request(method, "/x", body={"a": 1})
+    await standby.request("GET", "/x")
+    _ = [event async for event in standby.stream("/x", params={"watch": "true"})]
+    assert [request.method for request in server.seen] == ["GET", "GET"]
+    assert server.seen[0].headers["User-Agent"].endswith(" (pod-1_ab)")
+    await standby.close()
+
+
+async def test_a_write_that_waited_for_a_connection_while_the_lease_was_lost_is_not_sent(configuration: Any, server: Server) -> None:
+    leading, free = True, asyncio.Event()
+
+    async def slow(_: web.Request) -> web.Response:
+        await free.wait()
+        return web.json_response({})
+
+    server.answer = slow
+    configuration.connection_pool_maxsize = 1
+    replica = ApiClient(configuration, timeout=5, may_write=lambda: leading)
+    first = asyncio.create_task(replica.request("PATCH", "/first", body={}))
+    async with asyncio.timeout(5):
+        while not server.seen:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    second = asyncio.create_task(replica.request("PATCH", "/second", body={}))
+    await asyncio.sleep(0)
+    leading = False
+    free.set()
+    assert (await first).status == 200
+    with pytest.raises(NotLeading):
+        await second
+    assert [request.path for request in server.seen] == ["/first"]
+    await replica.close()
 
 
 async def test_without_any_configuration_the_error_says_what_to_set(tmp_path: Any) -> None:

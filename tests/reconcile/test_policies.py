@@ -48,16 +48,14 @@ def test_an_older_observation_is_ignored(policies: Policies, told: list[str]) ->
     assert known.raw()["spec"]["mode"] == "Observe"
 
 
-def test_the_first_status_is_kept_until_it_is_taken_over(policies: Policies) -> None:
-    policies.put(raw(status={"observedGeneration": 7}))
-    policies.put(raw(version=2, status={"observedGeneration": 8}))
-    known = policies.get(WEB)
-    assert known is not None
-    assert known.first_status() == {"observedGeneration": 7}
-    policies.forget_status(WEB)
-    known = policies.get(WEB)
-    assert known is not None
-    assert known.first_status() is None
+def test_the_newest_status_is_known_whoever_wrote_it(policies: Policies) -> None:
+    policies.put(raw())
+    assert (known := policies.get(WEB)) is not None
+    assert known.last_status() is None
+    for version, generation in ((3, 8), (2, 7)):
+        policies.put(raw(version=version, status={"observedGeneration": generation}))
+    assert (known := policies.get(WEB)) is not None
+    assert known.last_status() == {"observedGeneration": 8}
 
 
 def test_a_deletion_is_for_one_uid(policies: Policies, told: list[str]) -> None:

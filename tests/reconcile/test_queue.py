@@ -126,3 +126,29 @@ def test_whatever_is_added_comes_out_once_and_a_key_is_never_taken_twice(added: 
         assert sorted(taken) == sorted({PolicyKey(*item) for item in added})
 
     asyncio.run(scenario())
+
+
+async def test_the_oldest_is_the_one_that_waits_longest() -> None:
+    now = 100.0
+    queue = WorkQueue(1.0, 8.0, clock=lambda: now)
+    assert queue.oldest == 0
+    queue.add(key("a/1"))
+    now = 103
+    queue.add(key("b/1"))
+    queue.add(key("a/1"), Work.STATUS)
+    assert queue.oldest == 3
+    await queue.get()
+    assert queue.oldest == 0
+    now = 105
+    assert queue.oldest == 2
+
+
+async def test_a_cleared_queue_holds_no_work_no_timers_and_no_failures() -> None:
+    queue = a_queue(retry_min=0.001, retry_max=0.001)
+    queue.add(key("a/1"))
+    queue.retry(key("a/2"))
+    queue.clear()
+    await asyncio.sleep(0.01)
+    assert (len(queue), queue.oldest, queue.idle) == (0, 0, True)
+    queue.add(key("a/1"))
+    assert await drain(queue) == [("a/1", Work.RECONCILE)]

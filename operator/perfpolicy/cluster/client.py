@@ -3,6 +3,9 @@
 Why not the generated methods of the official client: its configuration, token refresh and aiohttp session are used as they are, but model
 classes and the dynamic client's wrappers cost more per request than the request itself when hundreds of children are applied. Every error
 leaves here as one of ours: ApiUnavailable (try again) or ApiRejected (the same request will fail again).
+
+Every write goes through here, so this is also where it is held against the Lease, in the moment its first byte is sent: a request may have
+waited for a connection, or the process may have been stopped meanwhile.
 """
 
 import json
@@ -16,7 +19,7 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from perfpolicy import __version__
-from perfpolicy.errors import ApiRejected, ApiUnavailable, SettingsError
+from perfpolicy.errors import ApiRejected, ApiUnavailable, NotLeading, SettingsError
 from perfpolicy.settings import Settings
 
 JSON = "application/json"
@@ -54,17 +57,23 @@ class Credentials:
 class ApiClient:
     """Requests to one API server. Create with `connect`, close with `close`."""
 
-    def __init__(self, configuration: Any, timeout: float) -> None:
-        """`configuration`: a kubernetes.aio client Configuration; `timeout`: seconds for a whole request, watches excepted."""
+    def __init__(self, configuration: Any, timeout: float, *, identity: str = "", may_write: Callable[[], bool] = lambda: True) -> None:
+        """`configuration`: a kubernetes.aio client Configuration; `timeout`: seconds for a whole request, watches excepted.
+
+        `identity`: this replica's name, shown in the audit log; `may_write`: asked when a write is sent; if not, it fails with NotLeading.
+        """
         self._configuration = configuration
+        self._agent = f"perfpolicy/{__version__}" + (f" ({identity})" if identity else "")
+        session = getattr(configuration, "client_session_kwargs", None) or {}
+        configuration.client_session_kwargs = {**session, "request_class": _held_against(may_write)}
         self._rest: Any = client.ApiClient(configuration).rest_client
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECT_SECONDS)
         self._watch_timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
 
     @classmethod
-    async def connect(cls, settings: Settings) -> "ApiClient":
+    async def connect(cls, settings: Settings, identity: str = "", may_write: Callable[[], bool] = lambda: True) -> "ApiClient":
         """Load the configuration the settings name; sends nothing yet. Raises SettingsError where there is none."""
-        return cls(await load_configuration(settings), settings.request_timeout)
+        return cls(await load_configuration(settings), settings.request_timeout, identity=identity, may_write=may_write)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -93,7 +102,9 @@ class ApiClient:
         accept: str = JSON,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Send one request. Raises ApiUnavailable (no answer, 408, 429, 5xx; with the wait the server asked for) or ApiRejected (4xx)."""
+        """Send one request. Raises ApiUnavailable (no answer, 408, 429, 5xx; with the wait the server asked for), ApiRejected (4xx) or
+        NotLeading.
+        """
         what = f"{method} {path}"
         sent = await self._headers(accept, headers)
         sent["Content-Type"] = content_type
@@ -137,7 +148,7 @@ class ApiClient:
             raise _unreadable(what, error) from error
 
     async def _headers(self, accept: str, extra: Mapping[str, str] | None) -> dict[str, str]:
-        headers = {"Accept": accept, "User-Agent": f"perfpolicy/{__version__}", **(extra or {})}
+        headers = {"Accept": accept, "User-Agent": self._agent, **(extra or {})}
         authorization = await self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         if authorization:
             headers["Authorization"] = authorization
@@ -165,6 +176,16 @@ async def load_configuration(settings: Settings) -> Any:
     # With trust_env aiohttp looks for a .netrc and for proxies in a thread, twice for every request: only where a proxy is set at all.
     configuration.client_session_kwargs = {"trust_env": any(name.lower() in _PROXIES for name in os.environ)}
     return configuration
+
+
+def _held_against(may_write: Callable[[], bool]) -> type[aiohttp.ClientRequest]:
+    class Request(aiohttp.ClientRequest):
+        async def send(self, conn: Any) -> aiohttp.ClientResponse:
+            if self.method != "GET" and not may_write():
+                raise NotLeading(f"{self.method} {self.url.path}: not sent, this replica does not lead")
+            return await super().send(conn)
+
+    return Request
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:

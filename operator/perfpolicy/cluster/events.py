@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from perfpolicy.cluster.client import APPLY, METADATA, ApiClient
-from perfpolicy.cluster.resource import Resource
+from perfpolicy.cluster.resource import Resource, micro_time
 from perfpolicy.errors import PerfPolicyError
 from perfpolicy.policy.model import PolicyKey
 from perfpolicy.vocabulary import API_VERSION, FIELD_MANAGER, GROUP, POLICY_KIND
@@ -67,7 +67,7 @@ class EventWriter:
         if len(self._counts) > _REMEMBERED:
             self._counts.popitem(last=False)
         # The time of the first sighting is part of the name: it cannot be changed, and another process must not try to.
-        name = f"{notice.key.name}.{_hash(identity, _micro(first))}"
+        name = f"{notice.key.name}.{_hash(identity, micro_time(first))}"
         body = event_object(notice, name, self._instance, first, now, count + 1)
         params = {"fieldManager": FIELD_MANAGER, "force": "true"}
         await self._api.request(
@@ -90,7 +90,7 @@ def event_object(notice: Notice, name: str, instance: str, first: datetime, now:
         "apiVersion": EVENTS.api_version,
         "kind": EVENTS.kind,
         "metadata": {"name": name, "namespace": notice.key.namespace},
-        "eventTime": _micro(first),
+        "eventTime": micro_time(first),
         "reportingController": f"{GROUP}/operator",
         "reportingInstance": instance,
         "action": notice.action,
@@ -106,9 +106,5 @@ def event_object(notice: Notice, name: str, instance: str, first: datetime, now:
         },
     }
     if count > 1:
-        event["series"] = {"count": count, "lastObservedTime": _micro(now)}
+        event["series"] = {"count": count, "lastObservedTime": micro_time(now)}
     return event
-
-
-def _micro(time: datetime) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

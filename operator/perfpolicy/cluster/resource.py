@@ -1,5 +1,6 @@
-"""Where the objects of a kind live in the API server's URL space. Pure."""
+"""Where the objects of a kind live in the API server's URL space, and how it writes times. Pure."""
 
+from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -25,3 +26,8 @@ class Resource(NamedTuple):
             parts += ["namespaces", namespace]
         parts += [self.plural, *(part for part in (name, subresource) if part is not None)]
         return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def micro_time(at: datetime) -> str:
+    """A time in UTC as the API server's MicroTime."""
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

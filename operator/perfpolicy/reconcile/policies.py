@@ -1,7 +1,7 @@
 """The policies and classes as last seen, fed by kopf's events, read by the workers.
 
 Why kept at all: a read from the API server per reconcile would cost a tenth of a burst. A policy is kept as compact JSON (one or two KiB),
-without managedFields and status; the status is remembered elsewhere, once it has been read or written.
+without managedFields; its status apart and always the newest seen: a standby that becomes the leader goes on from what another one wrote.
 """
 
 import json
@@ -20,7 +20,7 @@ _LEFT_OUT = ("managedFields", "resourceVersion")
 
 @dataclass(frozen=True, slots=True)
 class KnownPolicy:
-    """One policy. `version`: resourceVersion last seen; `content`: its packed JSON; `status`: that of the status when it was first seen."""
+    """One policy. `version`: resourceVersion last seen; `content`: its packed JSON; `status`: that of its status."""
 
     key: PolicyKey
     uid: str
@@ -36,9 +36,9 @@ class KnownPolicy:
         loaded: dict[str, Any] = json.loads(zlib.decompress(self.content))
         return loaded
 
-    def first_status(self) -> Any:
-        """The status found in the cluster when the policy was first seen."""
-        return json.loads(self.status) if self.status else None
+    def last_status(self) -> Any:
+        """The status last seen in the cluster."""
+        return json.loads(zlib.decompress(self.status)) if self.status else None
 
 
 class Policies:
@@ -70,7 +70,7 @@ class Policies:
             return
         kept = {name: value for name, value in metadata.items() if name not in _LEFT_OUT}
         spec = raw.get("spec") or {}
-        content = zlib.compress(json.dumps({**raw, "metadata": kept, "status": None}, separators=(",", ":")).encode(), 1)
+        content = _pack({**raw, "metadata": kept, "status": None})
         changed = old is None or not same or old.content != content
         self._known[key] = KnownPolicy(
             key=key,
@@ -80,7 +80,7 @@ class Policies:
             deleting="deletionTimestamp" in metadata,
             class_name=spec.get("className") or "",
             content=content,
-            status=old.status if old is not None and same else json.dumps(raw.get("status")).encode() if raw.get("status") else b"",
+            status=_pack(raw["status"]) if raw.get("status") else b"",
         )
         if changed:
             shared = self.claims.sharing(key)
@@ -97,14 +97,6 @@ class Policies:
         self.claims.remove(key)
         self._tell({key, *shared})
 
-    def forget_status(self, key: PolicyKey) -> None:
-        """The first status has been taken over: free it."""
-        known = self._known.get(key)
-        if known is not None and known.status:
-            self._known[key] = KnownPolicy(
-                known.key, known.uid, known.generation, known.version, known.deleting, known.class_name, known.content, b""
-            )
-
     def stale(self, listed: Iterable[Mapping[str, Any]]) -> tuple[set[PolicyKey], set[PolicyKey]]:
         """Compare with a complete metadata list: (policies that are gone, policies whose listed version is newer than the known one)."""
         versions = {PolicyKey(item["namespace"], item["name"]): item for item in listed}
@@ -119,6 +111,10 @@ class Policies:
     def _tell(self, keys: Iterable[PolicyKey]) -> None:
         for key in sorted(keys):
             self._on_change(key)
+
+
+def _pack(value: Any) -> bytes:
+    return zlib.compress(json.dumps(value, separators=(",", ":")).encode(), 1)
 
 
 def _is_older(version: str, known: str, *, strictly: bool = False) -> bool:

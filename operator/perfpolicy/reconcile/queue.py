@@ -6,6 +6,7 @@ first come, first served. The clock is injected so that tests need not wait.
 
 import asyncio
 import random
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from enum import IntFlag
@@ -32,11 +33,14 @@ class WorkQueue:
         retry_min: float,
         retry_max: float,
         spread: Callable[[], float] = lambda: random.uniform(0.8, 1.2),  # noqa: S311 - spreads load, guards nothing
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`retry_min`, `retry_max`: seconds of the first and the longest pause after failures; `spread`: factor applied to each pause."""
-        self._retry_min, self._retry_max, self._spread = retry_min, retry_max, spread
+        self._retry_min, self._retry_max, self._spread, self._clock = retry_min, retry_max, spread, clock
         self._waiting: OrderedDict[str, deque[PolicyKey]] = OrderedDict()
         self._work: dict[PolicyKey, Work] = {}
+        self._since: dict[PolicyKey, float] = {}
+        """Of every key that waits, the oldest first: since when."""
         self._running: dict[PolicyKey, Work] = {}
         self._timers: dict[PolicyKey, asyncio.TimerHandle] = {}
         self._failures: dict[PolicyKey, int] = {}
@@ -51,6 +55,18 @@ class WorkQueue:
         """Nothing is waiting and nothing is running; keys in a pause do not count."""
         return not self._work and not self._running
 
+    @property
+    def oldest(self) -> float:
+        """Seconds the key has waited that waits longest; 0 where none does."""
+        return next((self._clock() - since for since in self._since.values()), 0.0)
+
+    def clear(self) -> None:
+        """Drop everything that waits, now or behind a timer, and all failures. Nothing may be running."""
+        for timer in self._timers.values():
+            timer.cancel()
+        for memory in (self._waiting, self._work, self._since, self._timers, self._failures):
+            memory.clear()
+
     def add(self, key: PolicyKey, work: Work = Work.RECONCILE) -> None:
         """Queue work; merged with what already waits. A key being worked on comes again afterwards."""
         if key in self._running:
@@ -58,6 +74,7 @@ class WorkQueue:
             return
         if key not in self._work:
             self._waiting.setdefault(key.namespace, deque()).append(key)
+            self._since[key] = self._clock()
         self._work[key] = self._work.get(key, Work(0)) | work
         self._ready.set()
 
@@ -100,6 +117,7 @@ class WorkQueue:
         if keys:
             self._waiting[namespace] = keys
         self._running[key] = Work(0)
+        del self._since[key]
         return key, self._work.pop(key)
 
     def done(self, key: PolicyKey) -> None:

@@ -97,9 +97,13 @@ class Reconciler:
         state = self.states.get(known.key)
         if state is None or state.uid != known.uid:
             state = self.states[known.key] = PolicyState(known.uid)
-            state.keep_status(parse_status(known.first_status()))
-            self.policies.forget_status(known.key)
+            state.keep_status(parse_status(known.last_status()))
         return state
+
+    def reset(self) -> None:
+        """Forget what was remembered of every policy."""
+        for key in list(self.states):
+            self._forget(key)
 
     def _forget(self, key: PolicyKey) -> None:
         self.states.pop(key, None)

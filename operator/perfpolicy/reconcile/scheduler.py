@@ -94,7 +94,8 @@ class Scheduler:
         self._schedule(provider, max(now, self._started.get(provider, now - _GAP) + _GAP))
 
     async def run(self) -> None:
-        """Run until cancelled."""
+        """Run until cancelled; may be run again then."""
+        self._running.clear()
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             while True:

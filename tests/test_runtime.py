@@ -1,0 +1,220 @@
+"""Who leads writes, who stands by does not; and what a job that fails does to the others."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from typing import Any, cast
+
+import pytest
+
+from perfpolicy.cluster.client import Answer, ApiClient
+from perfpolicy.cluster.lease import LeaderElection
+from perfpolicy.errors import ApiRejected, ApiUnavailable, NotLeading
+from perfpolicy.policy.model import PolicyKey
+from perfpolicy.render.manifest import GroupKind
+from perfpolicy.runtime import WATCHED, Runtime
+from perfpolicy.settings import Settings
+
+WEB = PolicyKey("ns", "web")
+
+
+def a_policy(version: int = 5, status: dict[str, Any] | None = None) -> dict[str, Any]:
+    metadata = {"name": "web", "namespace": "ns", "uid": "u", "resourceVersion": str(version), "generation": 1}
+    return {"metadata": metadata, "spec": {"className": "missing"}, "status": status}
+
+
+class Api:
+    """An API server that serves every kind, holds one policy and refuses writes of who does not lead."""
+
+    def __init__(self) -> None:
+        self.writes: list[tuple[str, Any]] = []
+        self.may_write: Callable[[], bool] = lambda: True
+        self.policy = a_policy()
+        self.refused: dict[str, ApiRejected] = {}
+        self.closed = False
+
+    async def request(self, method: str, path: str, *, body: Any = None, **_: Any) -> Answer:
+        if method != "GET":
+            if not self.may_write():
+                raise NotLeading("no")
+            self.writes.append((path, body))
+            return Answer(200, {"metadata": {}}, {})
+        if path == "/apis":
+            return Answer(200, {"items": [_discovered(resource) for resource in WATCHED]}, {})
+        if path in self.refused:
+            raise self.refused[path]
+        if path.endswith("/performancepolicies"):
+            return Answer(200, {"items": [self.policy], "metadata": {"resourceVersion": "1"}}, {})
+        if path.endswith("/performancepolicies/web"):
+            return Answer(200, self.policy, {})
+        return Answer(200, {"items": [], "metadata": {"resourceVersion": "1"}}, {})
+
+    async def stream(self, path: str, *, on_open: Callable[[], None], **_: Any) -> AsyncIterator[dict[str, Any]]:
+        on_open()
+        await asyncio.Event().wait()
+        yield {}
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def statuses(self) -> list[Mapping[str, Any]]:
+        return [body["status"] for path, body in self.writes if path.endswith("/status")]
+
+
+def _discovered(resource: Any) -> dict[str, Any]:
+    kinds = [{"responseKind": {"kind": resource.kind}}]
+    return {"metadata": {"name": resource.group}, "versions": [{"version": resource.version, "resources": kinds}]}
+
+
+class Election:
+    """Leads when told to."""
+
+    identity, holder, problem = "me", "me", ""
+
+    def __init__(self) -> None:
+        self.holds = self.leading = False
+        self.changed = asyncio.Event()
+
+    async def run(self, lead: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            while not self.holds:
+                await self._change()
+            work, self.leading = asyncio.create_task(lead()), True
+            try:
+                while self.holds:
+                    await self._change()
+            finally:
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+                self.leading = False
+
+    async def _change(self) -> None:
+        await self.changed.wait()
+        self.changed.clear()
+
+    def set(self, holds: bool) -> None:
+        self.holds = holds
+        self.changed.set()
+
+    async def close(self) -> None:
+        pass
+
+
+class Bench:
+    def __init__(self, *, election: bool) -> None:
+        self.api = Api()
+        self.election = Election() if election else None
+        self.runtime = Runtime(Settings(), cast(ApiClient, self.api), cast(LeaderElection | None, self.election))
+        if self.election is not None:
+            self.api.may_write = lambda: self.election is not None and self.election.holds
+        self.runtime.policy_seen(self.api.policy)
+        self.task = asyncio.create_task(self.runtime.run())
+
+    async def until(self, check: Callable[[], Any]) -> None:
+        async with asyncio.timeout(5):
+            while not check():  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
+    async def stop(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+@pytest.fixture
+async def standby() -> AsyncIterator[Bench]:
+    bench = Bench(election=True)
+    await bench.until(lambda: bench.runtime.ready)
+    yield bench
+    await bench.stop()
+
+
+async def test_without_an_election_the_process_leads_once_it_is_synchronised() -> None:
+    bench = Bench(election=False)
+    assert not bench.runtime.leads
+    await bench.until(bench.api.statuses)
+    assert bench.runtime.leads
+    await bench.stop()
+    assert bench.api.closed
+    assert not bench.runtime.ready
+
+
+async def test_a_standby_is_ready_and_knows_everything_but_neither_works_nor_writes(standby: Bench) -> None:
+    await asyncio.sleep(0.05)
+    assert standby.runtime.ready
+    assert not standby.runtime.leads
+    assert list(standby.runtime.policies) == [WEB]
+    assert standby.runtime.states == {}
+    assert standby.api.writes == []
+
+
+async def test_a_standby_that_becomes_the_leader_works_at_once(standby: Bench) -> None:
+    assert standby.election is not None
+    standby.election.set(True)
+    await standby.until(standby.api.statuses)
+    assert standby.runtime.leads
+
+
+async def regain(bench: Bench, meanwhile: Callable[[dict[str, Any]], dict[str, Any]]) -> list[Mapping[str, Any]]:
+    """Lead, lose the lease to somebody who writes another status, lead again: the statuses written since."""
+    assert bench.election is not None
+    bench.election.set(True)
+    await bench.until(bench.api.statuses)
+    bench.election.set(False)
+    await bench.until(lambda: bench.election is not None and not bench.election.leading)
+    assert bench.runtime.ready
+    before, old = len(bench.api.statuses()), bench.runtime.states[WEB]
+    bench.api.policy = a_policy(9, meanwhile(dict(bench.api.statuses()[-1])))
+    bench.election.set(True)
+    await bench.until(lambda: bench.runtime.states.get(WEB, old) is not old and bench.runtime.queue.idle)
+    return bench.api.statuses()[before:]
+
+
+async def test_a_leader_that_leads_again_corrects_what_another_one_wrote_meanwhile(standby: Bench) -> None:
+    def accept(status: dict[str, Any]) -> dict[str, Any]:
+        return {**status, "conditions": [{**condition, "status": "True"} for condition in status["conditions"]]}
+
+    corrected = await regain(standby, accept)
+    assert [condition["status"] for condition in corrected[-1]["conditions"] if condition["type"] == "Accepted"] == ["False"]
+
+
+async def test_a_leader_that_leads_again_writes_nothing_where_nothing_differs(standby: Bench) -> None:
+    assert await regain(standby, lambda status: status) == []
+
+
+async def test_a_job_that_fails_is_logged_and_ends_nothing(standby: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(error: Exception) -> int:
+        raise error
+
+    async def succeed() -> int:
+        return 7
+
+    assert await standby.runtime._attempt("good", succeed) == 7
+    assert await standby.runtime._attempt("unlucky", lambda: fail(ApiUnavailable("down"))) is None
+    assert await standby.runtime._attempt("broken", lambda: fail(ZeroDivisionError())) is None
+    found = [(record.message, vars(record)["job"], record.exc_info is not None) for record in caplog.records]
+    assert ("a job failed", "unlucky", False) in found
+    assert ("a job met a defect", "broken", True) in found
+
+
+async def test_a_job_can_be_cancelled(standby: Bench) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await standby.runtime._attempt("endless", asyncio.Event().wait)
+
+
+@pytest.mark.parametrize(
+    ("kind", "complete"),
+    [
+        (GroupKind("networking.istio.io", "VirtualService"), True),
+        (GroupKind("", "Service"), True),
+        (GroupKind("networking.k8s.io", "NetworkPolicy"), False),
+        (GroupKind("", "Secret"), False),
+    ],
+)
+async def test_a_kind_is_complete_where_it_is_watched_without_a_selector(standby: Bench, kind: GroupKind, complete: bool) -> None:
+    assert standby.runtime._is_complete(kind) is complete
+
+
+async def test_a_kind_is_not_complete_while_it_is_not_served(standby: Bench) -> None:
+    standby.runtime._served_changed(frozenset(resource for resource in WATCHED if resource.kind != "VirtualService"))
+    assert not standby.runtime._is_complete(GroupKind("networking.istio.io", "VirtualService"))
+    assert standby.runtime._is_complete(GroupKind("", "Service"))
