@@ -96,6 +96,10 @@ class FakeApi:
         metadata = {"name": ref.name, "namespace": ref.namespace, **changes.get("metadata", {})}
         self._merge(ref, {**changes, **identity, "metadata": metadata}, manager, "Update", force=True, subresource=subresource)
 
+    def apply_as_us(self, manifest: Manifest) -> None:
+        """Somebody else applies an object under our own field manager's name."""
+        self._merge(ref_of(manifest), manifest, FIELD_MANAGER, "Apply", force=True)
+
     def remove(self, ref: ChildRef) -> None:
         """An object is deleted; the watch tells."""
         gone = self.objects.pop(ref)
@@ -114,10 +118,11 @@ class FakeApi:
     def _merge(self, ref: ChildRef, manifest: Manifest, manager: str, operation: str, *, force: bool, subresource: str = "") -> None:
         live = self.objects.setdefault(ref, self._new(manifest)) if ref not in self.objects else self.objects[ref]
         before = copy.deepcopy(live)
-        owners: dict[tuple[str, str, str], set[tuple[str, ...]]] = {
+        owners: dict[_Actor, set[tuple[str, ...]]] = {
             (m["manager"], m["operation"], m.get("subresource", "")): set(_paths(m["fieldsV1"])) for m in live["metadata"]["managedFields"]
         }
         me = (manager, operation, subresource)
+        mine = set(owners.get(me, ())) or None
         applied = dict(_leaves(manifest))
         others = {other: paths for other, paths in owners.items() if other != me}
         if operation == "Apply":
@@ -134,11 +139,8 @@ class FakeApi:
                 _set(live, path, value)
                 if value is not None:
                     owners.setdefault(me, set()).add(path)
-        live["metadata"]["managedFields"] = [
-            {"manager": m, "operation": o, "fieldsV1": _tree(paths), **({"subresource": s} if s else {})}
-            for (m, o, s), paths in sorted(owners.items())
-            if paths
-        ]
+        moved = owners.get(me) != mine or _differ(before, live, mine or set())
+        live["metadata"]["managedFields"] = _entries(owners, live, {me: f"second {next(self._numbers)}"} if moved else {})
         if live != before:
             live["metadata"]["resourceVersion"] = str(next(self._numbers))
             if live.get("spec") != before.get("spec"):
@@ -183,6 +185,26 @@ def _get(live: Any, path: tuple[str, ...]) -> Any:
         else:
             live = live.get(part) if isinstance(live, Mapping) else None
     return live
+
+
+_Actor = tuple[str, str, str]
+"""Manager, operation, subresource."""
+
+
+def _entries(owners: Mapping[_Actor, set[tuple[str, ...]]], live: Manifest, moved: Mapping[_Actor, str]) -> list[Fields]:
+    times: dict[_Actor, str] = {
+        (m["manager"], m["operation"], m.get("subresource", "")): m["time"] for m in live["metadata"]["managedFields"]
+    }
+    times |= moved
+    return [
+        {"manager": m, "operation": o, "time": times[m, o, s], "fieldsV1": _tree(paths), **({"subresource": s} if s else {})}
+        for (m, o, s), paths in sorted(owners.items())
+        if paths
+    ]
+
+
+def _differ(before: Manifest, now: Manifest, paths: set[tuple[str, ...]]) -> bool:
+    return any(_get(before, path) != _get(now, path) for path in paths)
 
 
 def _set(live: Any, path: tuple[str, ...], value: Any) -> None:

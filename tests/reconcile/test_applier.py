@@ -1,5 +1,6 @@
 """Applying children: what differs is written, nothing else, and nobody's object is touched."""
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -349,3 +350,20 @@ async def test_a_kind_that_is_not_complete_is_looked_up() -> None:
     bench.hub.children.learn(ref(VIRTUAL_SERVICE), None)
     assert (await bench.apply(child(VIRTUAL_SERVICE))).conflicts == []
     assert bench.api.finds == 1
+
+
+@pytest.mark.parametrize("changes", [{"spec": {"a": 99}}, {"spec": {"theirs": True}}, {"metadata": {"labels": {"theirs": "yes"}}}])
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_drift_made_under_our_own_name_is_repaired(bench: Bench, changes: Manifest, restarted: bool) -> None:
+    await bench.apply(child(CONFIG_MAP))
+    wanted = copy.deepcopy(bench.api.objects[ref(CONFIG_MAP)])
+    theirs = {**wanted, **{part: {**wanted[part], **values} for part, values in changes.items()}}
+    if restarted:
+        bench.restart()
+    assert (await bench.apply(child(CONFIG_MAP))).writes == 0
+    bench.queued.clear()
+    bench.api.apply_as_us(theirs)
+    assert bench.queued == [PolicyKey("ns", "web")]
+    assert (await bench.apply(child(CONFIG_MAP))).writes == 1
+    assert bench.api.objects[ref(CONFIG_MAP)]["spec"] == wanted["spec"]
+    assert (await bench.apply(child(CONFIG_MAP))).writes == 0

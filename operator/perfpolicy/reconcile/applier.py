@@ -10,7 +10,7 @@ from typing import Final
 
 from perfpolicy.errors import ApiRejected, ApiUnavailable
 from perfpolicy.policy.model import Policy
-from perfpolicy.reconcile.children import Child, ChildCache, ChildRef, observe, other_manager
+from perfpolicy.reconcile.children import Child, ChildCache, ChildRef, Since, observe, other_manager
 from perfpolicy.reconcile.fieldset import owns, with_digest
 from perfpolicy.reconcile.foreign import VIRTUAL_SERVICE, Withheld
 from perfpolicy.reconcile.inventory import to_prune
@@ -69,8 +69,6 @@ class Applier:
         or may no longer be listed leaves the cache empty though objects are there.
         """
         self._objects, self._finder, self._children, self._complete = objects, finder, children, complete
-        self._settled: dict[str, str] = {}
-        """By digest: field sets the API server answered with although they lack something of the manifest (it drops some empty lists)."""
 
     async def apply(
         self,
@@ -153,7 +151,7 @@ class Applier:
             await self._objects.apply(_empty(manifest, applied.metadata["uid"]), force=True)
             self._conflict(ref, f"{ref} was created by {manager} just now", outcome)
             return
-        self._settle(ref, manifest, wanted, observe(applied.metadata), outcome)
+        self._hold(ref, manifest, observe(applied.metadata).judged(), outcome)
 
     async def _update(self, ref: ChildRef, child: Child, manifest: Manifest, ownership: Ownership, outcome: Outcome) -> None:
         router = routed_elsewhere(child) if ref.kind == VIRTUAL_SERVICE else ""
@@ -162,7 +160,7 @@ class Applier:
             return
         wanted = with_digest(_yield_replicas(manifest, child))
         if self._is_converged(child, wanted):
-            self._hold(ref, manifest, child, outcome)
+            self._hold(ref, manifest, child.judged(), outcome)
             return
         wanted["metadata"] = {**wanted["metadata"], "uid": child.uid}
         try:
@@ -172,16 +170,14 @@ class Applier:
                 self._children.learn(ref, None)
             raise
         outcome.writes += 1
-        self._settle(ref, manifest, wanted, observe(applied.metadata), outcome)
+        self._hold(ref, manifest, observe(applied.metadata).judged(), outcome)
 
-    def _is_converged(self, child: Child, wanted: Manifest) -> bool:
-        digest = wanted["metadata"]["annotations"][APPLIED_ANNOTATION]
-        return child.applied == digest and (owns(child.fields, wanted, child.owner_uid) or self._settled.get(digest) == child.fields)
-
-    def _settle(self, ref: ChildRef, manifest: Manifest, wanted: Manifest, child: Child, outcome: Outcome) -> None:
-        if child.fields and not owns(child.fields, wanted, child.owner_uid):
-            self._settled[child.applied] = child.fields
-        self._hold(ref, manifest, child, outcome)
+    @staticmethod
+    def _is_converged(child: Child, wanted: Manifest) -> bool:
+        if child.applied != wanted["metadata"]["annotations"][APPLIED_ANNOTATION]:
+            return False
+        # What the API server answered to our own apply stands, even where it lacks something of the manifest: it drops some empty lists.
+        return child.since is Since.UNTOUCHED or (child.since is Since.UNJUDGED and owns(child.fields, wanted, child.owner_uid))
 
     def _hold(self, ref: ChildRef, manifest: Manifest, child: Child, outcome: Outcome) -> None:
         self._children.learn(ref, child)

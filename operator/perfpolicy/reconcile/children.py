@@ -7,11 +7,12 @@ object, only what those decisions need: a few hundred bytes. Touches nothing out
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from functools import partial
 from typing import Any, NamedTuple
 
-from perfpolicy.reconcile.fieldset import our_fields, owner_of
+from perfpolicy.reconcile.fieldset import our_fields, our_time, owner_of
 from perfpolicy.render.manifest import GroupKind
 from perfpolicy.vocabulary import (
     ADOPT_ANNOTATION,
@@ -36,6 +37,16 @@ class ChildRef(NamedTuple):
         return f"{self.kind.kind} {self.namespace}/{self.name}"
 
 
+class Since(Enum):
+    """What became of our fields since this process last found them as wanted."""
+
+    UNJUDGED = auto()
+    """It never did: another process wrote them, or nobody has looked yet."""
+    UNTOUCHED = auto()
+    TOUCHED = auto()
+    """Somebody took fields away from us, or applied under our own name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Child:
     """One live object. Two are equal when nothing a decision depends on differs."""
@@ -55,6 +66,8 @@ class Child:
     """Digest annotation of our last apply."""
     fields: str
     """Our field set, with `owner_uid` masked (see fieldset.our_fields)."""
+    applied_at: str
+    """Time of our entry in managedFields: it moves with every apply under our name that changes anything, whoever makes it."""
     adopt: str
     """Policy that may take the object over."""
     manager: str
@@ -64,6 +77,18 @@ class Child:
     router: str
     """Who else owns spec.http (of a VirtualService)."""
     deleting: bool
+    since: Since = field(default=Since.UNJUDGED, compare=False)
+
+    def judged(self) -> "Child":
+        """The same, found as wanted."""
+        return self if self.since is Since.UNTOUCHED else replace(self, since=Since.UNTOUCHED)
+
+    def after(self, known: "Child | None") -> "Child":
+        """The same, with what became of it since it was last judged; `known`: what was known of the object before."""
+        if known is None or known.uid != self.uid or known.since is Since.UNJUDGED:
+            return self
+        same = (known.fields, known.applied_at) == (self.fields, self.applied_at)
+        return replace(self, since=known.since if same else Since.TOUCHED)
 
 
 def observe(metadata: Mapping[str, Any]) -> Child:
@@ -82,6 +107,7 @@ def observe(metadata: Mapping[str, Any]) -> Child:
         policy=sys.intern(policy),
         applied=annotations.get(APPLIED_ANNOTATION, ""),
         fields=our_fields(managed, owner["uid"] if owner else ""),
+        applied_at=sys.intern(our_time(managed)),
         adopt=annotations.get(ADOPT_ANNOTATION, ""),
         manager="" if by_policy else other_manager(managed),
         scaler=owner_of(managed, "spec", "replicas", subresource="scale"),
@@ -153,7 +179,8 @@ class ChildCache:
         if ref in self._writing:
             self._held[ref] = partial(self.put, kind, metadata)
             return
-        known, child = self.get(ref), observe(metadata)
+        known = self.get(ref)
+        child = observe(metadata).after(known)
         if known is not None and child.version and child.version <= known.version:
             return
         self._store(ref, child)

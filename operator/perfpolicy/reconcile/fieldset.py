@@ -3,6 +3,9 @@
 Why this works: server-side apply records in `managedFields` which fields each manager owns, and any other actor that changes or removes a
 field takes its ownership away from us. So a child is converged when the digest annotation equals the digest of the manifest wanted now,
 and our entry still owns every field of it. No full object is read, no normalised value compared, nothing remembered across a restart.
+
+One actor escapes that: somebody who applies under our own manager's name and keeps the annotation. The time of our entry moves then, so a
+running operator sees it; one that was down does not (docs/children.md).
 """
 
 import hashlib
@@ -37,11 +40,23 @@ def our_fields(managed: Iterable[Mapping[str, Any]], owner_uid: str = "") -> str
 
     The owner's UID is masked and the text interned: so thousands of children share a few shapes.
     """
-    for entry in managed:
-        if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply" and not entry.get("subresource"):
-            text = json.dumps(entry.get("fieldsV1", {}), sort_keys=True, separators=(",", ":"))
-            return sys.intern(text.replace(owner_uid, _OWNER) if owner_uid else text)
-    return ""
+    entry = _our_entry(managed)
+    if entry is None:
+        return ""
+    text = json.dumps(entry.get("fieldsV1", {}), sort_keys=True, separators=(",", ":"))
+    return sys.intern(text.replace(owner_uid, _OWNER) if owner_uid else text)
+
+
+def our_time(managed: Iterable[Mapping[str, Any]]) -> str:
+    """When our entry of metadata.managedFields last changed a value or gained a field, to the second; empty without one."""
+    entry = _our_entry(managed)
+    return "" if entry is None else str(entry.get("time", ""))
+
+
+def _our_entry(managed: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    return next(
+        (e for e in managed if e.get("manager") == FIELD_MANAGER and e.get("operation") == "Apply" and not e.get("subresource")), None
+    )
 
 
 def owner_of(managed: Iterable[Mapping[str, Any]], *path: str, subresource: str = "") -> str:
