@@ -107,3 +107,8 @@ def test_the_authors_object_lies_beneath(render: Render) -> None:
     beneath = {"kind": "Secret", "metadata": {"namespace": "kube-system"}, "spec": {"a": 2, "b": 2}}
     result = render(HEAD + "spec: {a: 1}", beneath=beneath)
     assert (result["kind"], result["metadata"]["namespace"], result["spec"]) == ("Thing", "ce-hub", {"a": 1, "b": 2})
+
+
+def test_an_authors_object_of_a_shape_nobody_thought_of_is_a_render_error(render: Render) -> None:
+    with pytest.raises(RenderError, match=r"Thing ce-hub/thing from thing\.yaml\.j2: the author's part cannot be merged"):
+        render(HEAD + "spec: {containers: [{name: a}]}", beneath={"spec": {"containers": ["a"]}})

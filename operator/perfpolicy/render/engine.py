@@ -45,7 +45,6 @@ def manifest(kind: ChildKind, policy: Policy, child: Child) -> Manifest:
     try:
         text = _template(kind.template).render({**child.values, "metadata": meta, _ASIDE: aside})
         result = _substitute(_skeleton(text), aside)
-        beneath = plain(child.beneath) if child.beneath else {}
     except (TemplateError, ValueError) as error:
         raise RenderError(f"{what}: {error}") from error
     if not isinstance(result, dict):
@@ -53,7 +52,11 @@ def manifest(kind: ChildKind, policy: Policy, child: Child) -> Manifest:
     for field, expected in (("apiVersion", kind.api_version), ("kind", kind.kind), ("metadata", meta)):
         if result.get(field) != expected:
             raise RenderError(f"{what}: {field} is {result.get(field)!r} and must be {expected!r}")
-    return merge(result, beneath)
+    try:
+        return merge(result, plain(child.beneath)) if child.beneath else result
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # The author's own words may have any shape that no check has thought of.
+        raise RenderError(f"{what}: the author's part cannot be merged: {error!r}") from error
 
 
 @pass_context
