@@ -12,6 +12,7 @@ from perfpolicy.errors import ApiRejected, ApiUnavailable, MetricsUnavailable, R
 from perfpolicy.evaluate.conditions import Transition
 from perfpolicy.evaluate.evaluation import evaluate
 from perfpolicy.policy.model import PolicyKey
+from perfpolicy.promql.rules import revision
 from perfpolicy.reconcile.applier import Applier
 from perfpolicy.reconcile.children import ChildRef
 from perfpolicy.reconcile.hub import NAMESPACE, SERVICE, Hub
@@ -171,6 +172,13 @@ async def test_a_policy_becomes_children_and_a_status(bench: Bench) -> None:
     assert len(bench.api.statuses[WEB]["resources"]) == len(bench.api.objects)
     assert bench.poked == 1
     assert ("ns/web", "Programmed") in bench.events
+
+
+async def test_the_rules_revision_is_read_from_what_was_rendered(bench: Bench) -> None:
+    await bench.create(raw_policy())
+    state = bench.states[WEB]
+    assert state.resolved is not None
+    assert state.memory.expected == (state.resolved, revision(state.resolved))
 
 
 async def test_looking_again_writes_nothing(bench: Bench) -> None:

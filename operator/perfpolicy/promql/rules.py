@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from perfpolicy.policy import model
 from perfpolicy.promql import alerts, names, objectives, recording
@@ -19,6 +21,11 @@ def rule_groups(policy: model.Policy) -> tuple[RuleGroup, ...]:
 def revision(policy: model.Policy) -> int:
     """The value of the policy's `names.REVISION` series once exactly these rules are loaded: 48 bits, exact in a sample's float."""
     return _revision(_tiers(policy))
+
+
+def rendered_revision(groups: Sequence[Mapping[str, Any]]) -> int:
+    """The revision that groups rendered from `rule_groups` carry: reading it is a thousand times cheaper than building them again."""
+    return int(groups[0]["rules"][0]["expr"].removeprefix("vector(").removesuffix(")"))
 
 
 def _tiers(policy: model.Policy) -> tuple[RuleGroup, RuleGroup]:

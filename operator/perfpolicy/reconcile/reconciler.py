@@ -30,6 +30,7 @@ from perfpolicy.policy.classes import select_class
 from perfpolicy.policy.facts import Facts, FactsNeeded, in_mesh, needed_facts
 from perfpolicy.policy.model import Mode, Policy, PolicyKey
 from perfpolicy.policy.resolve import resolve
+from perfpolicy.promql.rules import rendered_revision
 from perfpolicy.reconcile.applier import Applier, Held, Outcome
 from perfpolicy.reconcile.children import ChildRef
 from perfpolicy.reconcile.foreign import Withheld
@@ -38,6 +39,7 @@ from perfpolicy.reconcile.policies import Classes, KnownPolicy, Policies
 from perfpolicy.reconcile.ports import ObjectStore, StatusStore
 from perfpolicy.reconcile.queue import Work
 from perfpolicy.reconcile.state import PolicyState
+from perfpolicy.render import prometheus_rule
 from perfpolicy.render.manifest import GroupKind, Manifest
 from perfpolicy.render.registry import KINDS, Rendering, render
 from perfpolicy.vocabulary import ConditionType, Reason
@@ -206,6 +208,7 @@ class Reconciler:
             _log.exception("a policy cannot be rendered", extra={"policy": str(policy.key)})
             state.held, state.programmed = inventory, ProgrammedState(failures=(str(error),))
             return Pass(after=_RECHECK)
+        _expect_rules(state, policy, rendering)
         withheld: dict[GroupKind, Withheld] = {}
         for claim in self.hub.foreign.withheld(policy):
             withheld.setdefault(claim.kind, claim)
@@ -270,6 +273,13 @@ def programmed(policy: Policy, rendering: Rendering, outcome: Outcome) -> Progra
         waiting=(*(f"{refused.ref}: {refused.message}" for refused in outcome.refused if refused.transient), *outcome.waiting),
         observe_only=policy.mode is Mode.OBSERVE,
     )
+
+
+def _expect_rules(state: PolicyState, policy: Policy, rendering: Rendering) -> None:
+    """Tell the evaluation which revision of the rules was rendered, so that it does not build them again to find out."""
+    for manifest in rendering.manifests:
+        if manifest["kind"] == prometheus_rule.KIND.kind:
+            state.memory = replace(state.memory, expected=(policy, rendered_revision(manifest["spec"]["groups"])))
 
 
 def _following(outcome: Outcome) -> Pass:
