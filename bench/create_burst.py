@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from rich.table import Table
 from e2e.cluster import Cluster
 from e2e.operator_process import OperatorProcess
 from e2e.policies import a_class, a_policy
+from lab.audit import Request
 from lab.lab import Lab
 from perfpolicy.api.performance_class import parse_class
 from perfpolicy.api.policy import parse_policy
@@ -187,25 +189,18 @@ class Requests:
 
 def requests_since(cluster: Cluster, since: datetime, namespace: str) -> Requests:
     """Counted from the audit log."""
-    earliest = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    writes = statuses = events = reads = 0
-    with cluster.lab.audit_log.open(encoding="utf-8") as log:
-        for line in log:
-            if f'"{namespace}"' not in line or '"userAgent":"perfpolicy/' not in line:
-                continue
-            entry = json.loads(line)
-            ref = entry.get("objectRef", {})
-            if entry["requestReceivedTimestamp"] < earliest or ref.get("namespace") != namespace:
-                continue
-            if entry["verb"] in ("get", "list"):
-                reads += 1
-            elif ref.get("resource") == "events":
-                events += 1
-            elif ref.get("subresource") == "status":
-                statuses += 1
-            elif entry["verb"] == "patch":
-                writes += 1
-    return Requests(writes, statuses, events, reads)
+    found = Counter(_sort_of(request) for request in cluster.asked(since, namespace))
+    return Requests(found["write"], found["status"], found["event"], found["read"])
+
+
+def _sort_of(request: Request) -> str:
+    if request.verb in ("get", "list"):
+        return "read"
+    if request.resource == "events":
+        return "event"
+    if request.resource.endswith("/status"):
+        return "status"
+    return "write" if request.verb == "patch" else ""
 
 
 @asynccontextmanager

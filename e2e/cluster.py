@@ -2,27 +2,16 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import Any
 
+from lab import audit
 from lab.errors import CommandError
 from lab.lab import Lab
 
 OPERATOR_AGENT = "perfpolicy/"
-WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
-
-
-class Write(NamedTuple):
-    """One write of the operator, as the API server logged it."""
-
-    verb: str
-    resource: str
-    subresource: str
-    namespace: str
-    name: str
-    code: int
 
 
 @dataclass(frozen=True)
@@ -61,22 +50,14 @@ class Cluster:
                 return condition["status"], condition["reason"]
         return "", ""
 
-    def writes(self, since: datetime, namespace: str | None = None) -> Counter[Write]:
-        """Writes of the operator since a moment (Events left out), counted; of one namespace, or of all."""
-        return Counter(write for write in self._writes(since) if namespace in (None, write.namespace) and write.resource != "events")
+    def asked(self, since: datetime, namespace: str | None = None) -> list[audit.Request]:
+        """What the operator asked of the API server since a moment; of one namespace, or of all."""
+        found = audit.requests(self.lab.audit_log, since, OPERATOR_AGENT)
+        return [one for one in found if one.agent.startswith(OPERATOR_AGENT) and namespace in (None, one.namespace)]
 
-    def _writes(self, since: datetime) -> Iterator[Write]:
-        earliest = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        with self.lab.audit_log.open(encoding="utf-8") as log:
-            for line in log:
-                if OPERATOR_AGENT not in line:
-                    continue
-                entry = json.loads(line)
-                agent, verb, code = entry.get("userAgent", ""), entry["verb"], entry.get("responseStatus", {}).get("code", 0)
-                if agent.startswith(OPERATOR_AGENT) and verb in WRITES and entry["requestReceivedTimestamp"] >= earliest:
-                    ref = entry["objectRef"]
-                    resource, part, namespace = ref["resource"], ref.get("subresource", ""), ref.get("namespace", "")
-                    yield Write(verb, resource, part, namespace, ref.get("name", ""), code)
+    def writes(self, since: datetime, namespace: str | None = None) -> Counter[audit.Request]:
+        """Its writes (Events left out), counted."""
+        return Counter(one for one in self.asked(since, namespace) if one.is_write and one.resource != "events")
 
 
 def exists(cluster: Cluster, kind: str) -> bool:

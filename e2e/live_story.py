@@ -17,12 +17,13 @@ from functools import partial
 from typing import Any
 
 from e2e import live_policies
-from e2e.cluster import Cluster, Write
+from e2e.cluster import Cluster
 from e2e.live_policies import FAULT_RATE, RATE, WINDOW_SECONDS, live_class, live_policy, targets
 from e2e.operator_process import OperatorProcess
 from e2e.prometheus_stub import Mode, PrometheusStub
 from e2e.status_history import Shown, StatusHistory
 from lab import load, prometheus
+from lab.audit import Request
 from lab.backend_control import clear_faults, set_fault
 from lab.errors import CommandError
 from lab.load import Load, Result
@@ -50,7 +51,7 @@ class Recorded:
     reached: dict[str, Shown | None] = field(default_factory=dict)
     loads: dict[str, Result] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
-    writes: dict[str, Counter[Write]] = field(default_factory=dict)
+    writes: dict[str, Counter[Request]] = field(default_factory=dict)
     series: list[dict[str, Any]] = field(default_factory=list)
     raw: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)

@@ -189,7 +189,7 @@ def test_an_unreachable_source_is_no_verdict_and_no_write(recorded: Recorded) ->
         assert shown.condition("TargetsMet") == ("Unknown", "SourceUnreachable")
         assert set(shown.verdicts().values()) == {"Unknown"}
         assert shown.condition("Ready")[0] == "True"
-    written = [write for write in recorded.writes["outage"] if write.resource != "performancepolicies"]
+    written = [write for write in recorded.writes["outage"] if write.resource != "performancepolicies/status"]
     assert written == []
 
 
@@ -218,7 +218,7 @@ def test_a_killed_operator_goes_on_where_it_was(recorded: Recorded) -> None:
             for target in before.violated():
                 assert shown.threshold(target)["since"] == before.threshold(target)["since"]
                 assert shown.threshold(target)["verdict"] == "Violated"
-    assert [write for write in recorded.writes["restart"] if write.resource != "performancepolicies"] == []
+    assert [write for write in recorded.writes["restart"] if write.resource != "performancepolicies/status"] == []
 
 
 def test_events_tell_each_transition_once(recorded: Recorded) -> None:

@@ -1,4 +1,4 @@
-"""Counts what was asked of the API server, from its audit log: who did which verb to what.
+"""Counts what was asked of the API server, from its audit log: who did which verb to what. The only reader of that log.
 
 Positions in the log are byte offsets, so that counting what happened since a moment does not read all that came before.
 """
@@ -6,18 +6,23 @@ Positions in the log are byte offsets, so that counting what happened since a mo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
 @dataclass(frozen=True)
 class Request:
-    """One answered request. `resource` is plural, with its subresource as in "pods/status"; "" for what is no object."""
+    """One answered request. `resource` is plural, with its subresource as in "pods/status"; "" for what is no object. `agent` is the
+    caller's User-Agent.
+    """
 
     user: str
+    agent: str
     verb: str
     resource: str
     namespace: str
@@ -35,13 +40,20 @@ def position(log: Path) -> int:
     return log.stat().st_size if log.exists() else 0
 
 
-def requests(log: Path, after: int) -> Iterator[Request]:
-    """The requests audited since `after`, a former `position`; a last line that is still being written is left out."""
+def requests(log: Path, after: int | datetime, holding: str = "") -> Iterator[Request]:
+    """The requests audited since `after`, a former `position` or a moment; a last line that is still being written is left out.
+
+    `holding`: only lines that hold this text, which spares parsing the others.
+    """
+    earliest = after.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if isinstance(after, datetime) else ""
     with log.open("rb") as lines:
-        lines.seek(after)
+        lines.seek(0 if isinstance(after, datetime) else after)
         for line in lines:
-            if line.endswith(b"\n"):
-                yield _request(line)
+            if not line.endswith(b"\n") or holding.encode() not in line:
+                continue
+            event = json.loads(line)
+            if event.get("requestReceivedTimestamp", "") >= earliest:
+                yield _request(event)
 
 
 def count(found: Iterable[Request]) -> dict[tuple[str, str], int]:
@@ -53,11 +65,9 @@ def count(found: Iterable[Request]) -> dict[tuple[str, str], int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _request(line: bytes) -> Request:
-    event = json.loads(line)
+def _request(event: Mapping[str, Any]) -> Request:
     target = event.get("objectRef", {})
     resource = "/".join(filter(None, (target.get("resource"), target.get("subresource"))))
     user = event.get("impersonatedUser", event["user"]).get("username", "")
-    return Request(
-        user, event["verb"], resource, target.get("namespace", ""), target.get("name", ""), event.get("responseStatus", {}).get("code", 0)
-    )
+    code = event.get("responseStatus", {}).get("code", 0)
+    return Request(user, event.get("userAgent", ""), event["verb"], resource, target.get("namespace", ""), target.get("name", ""), code)

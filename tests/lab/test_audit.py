@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,19 @@ def test_only_what_came_after_the_position_is_read(log: Path) -> None:
     mark = position(log)
     with log.open("ab") as handle:
         handle.write(event("patch", "services"))
-    assert list(requests(log, mark)) == [Request("op", "patch", "services", "n", "o", 200)]
+    assert list(requests(log, mark)) == [Request("op", "", "patch", "services", "n", "o", 200)]
+
+
+def test_only_what_came_after_a_moment_is_read(log: Path) -> None:
+    times = {"before": "2026-11-21T09:59:59.999999Z", "after": "2026-11-21T10:00:00.000000Z"}
+    log.write_bytes(b"".join(event("patch", name, requestReceivedTimestamp=time) for name, time in times.items()))
+    moment = datetime(2026, 11, 21, 11, tzinfo=timezone(timedelta(hours=1)))
+    assert [each.resource for each in requests(log, moment)] == ["after"]
+
+
+def test_only_lines_that_hold_the_text_are_read(log: Path) -> None:
+    log.write_bytes(event("patch", "services", userAgent="perfpolicy/1") + b"not JSON\n")
+    assert [each.agent for each in requests(log, 0, holding="perfpolicy/")] == ["perfpolicy/1"]
 
 
 def test_a_line_that_is_still_being_written_is_left_out(log: Path) -> None:
