@@ -63,5 +63,6 @@ mutate: $(READY) ## show on the lab that every kind of child matters: each remov
 
 lock: $(READY) ## renew requirements/ from pyproject.toml
 	@$(BIN)/pip install --quiet uv
-	@for spec in "runtime.txt" "dev.txt --group dev --group lab -c requirements/runtime.txt"; do set -- $$spec; out=$$1; shift; \
-	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml "$$@" -o requirements/$$out; done
+	@for spec in "runtime.txt pyproject.toml" "dev.txt pyproject.toml --group dev --group lab -c requirements/runtime.txt" \
+	  "image.txt --group image -c requirements/dev.txt"; do set -- $$spec; out=$$1; shift; \
+	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate "$$@" -o requirements/$$out; done
