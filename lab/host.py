@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,10 +52,14 @@ def prerequisites(lab: Lab) -> None:
     """Install what the lab needs from the machine's package manager; raises MissingPrerequisiteError saying what is missing."""
     if lab.node == "real" and os.geteuid() != 0:
         raise MissingPrerequisiteError("a real node needs root (containerd, mounts, network); use `--node fake`, or run as root")
-    wanted = {**_ALWAYS, **(_FOR_NODE if lab.node == "real" else {})}
-    missing = {package for program, package in wanted.items() if not _has(program)}
+    need({**_ALWAYS, **(_FOR_NODE if lab.node == "real" else {})})
     if lab.node == "real" and not (CNI_PLUGINS / "ptp").exists():
-        missing.add("containernetworking-plugins")
+        _install(["containernetworking-plugins"])
+
+
+def need(programs: Mapping[str, str]) -> None:
+    """Install the Debian packages of those `programs` (program → package) that are not there; raises MissingPrerequisiteError."""
+    missing = {package for program, package in programs.items() if not _has(program)}
     if missing:
         _install(sorted(missing))
 

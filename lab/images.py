@@ -108,7 +108,9 @@ def archive_reference(tar: Path) -> tuple[str, str]:
         if member is None:
             raise ValueError(f"{tar} is not an OCI layout: it has no index.json")
         entry = json.load(member)["manifests"][0]
-    return entry["annotations"]["io.containerd.image.name"], entry["digest"]
+    names = entry["annotations"]
+    # Ours carry both; buildah writes the whole name into the standard one.
+    return names.get("io.containerd.image.name") or names["org.opencontainers.image.ref.name"], entry["digest"]
 
 
 def debian_rootfs(packages: Sequence[str]) -> Path:
