@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 
 from perfpolicy.api import schema
-from tools import reference
+from tools import chart, reference
 
 ROOT = Path(__file__).resolve().parent.parent
-GENERATORS: tuple[Callable[[Path], dict[Path, str]], ...] = (schema.generate, reference.generate)
+GENERATORS: tuple[Callable[[Path], dict[Path, str]], ...] = (schema.generate, reference.generate, chart.generate)
 
 
 def expected() -> dict[Path, str]:
@@ -33,7 +33,7 @@ def drift() -> str:
 
 @click.group()
 def main() -> None:
-    """Generated files: CRDs, API reference, reasons."""
+    """Generated files: CRDs, charts, reference pages."""
 
 
 @main.command()

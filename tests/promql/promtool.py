@@ -3,39 +3,24 @@
 promtool evaluates every group at one interval of its own, so a test takes the groups of one tier at a time.
 """
 
-import os
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import pytest
 import yaml
 
-from lab.components import TOOLS
 from perfpolicy.promql.expr import duration
-from perfpolicy.promql.rule import RuleGroup
+from tests import lab_tools
 
 SCRAPE = timedelta(seconds=15)
 
 
-def find() -> Path | None:
-    """The lab's promtool if it is built, else one on PATH."""
-    built = TOOLS["prometheus"].output / "promtool"
-    found = shutil.which("promtool")
-    return built if built.exists() else Path(found) if found else None
-
-
 def required() -> Path:
-    """promtool. The test is skipped where it is not built, and fails where CI says tools are required."""
-    tool = find()
-    if tool is None:
-        assert "PERFPOLICY_REQUIRE_TOOLS" not in os.environ, "promtool is required but not built: `python -m lab up`"
-        pytest.skip("promtool is not built: `python -m lab up` does")
-    return tool
+    """promtool; the test is skipped or fails without it."""
+    return lab_tools.required("prometheus", "promtool")
 
 
 @dataclass(frozen=True)
@@ -58,7 +43,14 @@ class Scenario:
     fuzzy: bool = field(default=True)
 
 
-def run(tmp_path: Path, groups: Sequence[RuleGroup], scenario: Scenario) -> None:
+class Group(Protocol):
+    """A rule group, ours or any other."""
+
+    def to_dict(self) -> Mapping[str, Any]:
+        """As Prometheus spells it."""
+
+
+def run(tmp_path: Path, groups: Sequence[Group], scenario: Scenario) -> None:
     """Fails with promtool's own comparison when the groups do not give what the scenario expects."""
     tool = required()
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [group.to_dict() for group in groups]}))

@@ -1,0 +1,329 @@
+"""What the charts become: goldens, the API server's own schemas, restricted Pod Security, and that every value does something."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from perfpolicy import __version__, yaml_text
+from perfpolicy.api.performance_class import parse_class
+from perfpolicy.policy import pod_security
+from perfpolicy.policy.builtin import builtin_classes
+from tests.charts import helm
+from tests.charts.helm import EVERYTHING, MAIN, NAMESPACED, VARIANTS, Manifest, one
+from tests.conftest import Golden
+from tools import chart
+
+KUBERNETES = ("1.30", "1.33", "1.36")
+"""The oldest supported version, one in between, and the lab's."""
+ELSEWHERE = {
+    "PerformanceClass": "parsed below with the operator's own model",
+    "PrometheusRule": "its rules are tested in test_alerts.py",
+    "ServiceMonitor": "no offline schema: judged by the API server in e2e only",
+}
+CLUSTER_SCOPED = {
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "PerformanceClass",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+}
+VALUES = chart.read((MAIN / "values.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", ["perfpolicy", "perfpolicy-crds"])
+def test_helm_lint_finds_nothing(name: str) -> None:
+    helm.helm("lint", "--strict", str(helm.ROOT / "charts" / name))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_golden(variant: str, golden: Golden) -> None:
+    manifests = copy.deepcopy(helm.template(VARIANTS[variant]))
+    for manifest in manifests:
+        if manifest["kind"] == "ConfigMap":
+            data = manifest["data"].items()
+            manifest["data"] = {name: yaml_text.load_all(text) if name.endswith(".yaml") else "a file" for name, text in data}
+    ordered = sorted(manifests, key=lambda each: (each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"]))
+    golden(Path(__file__).parent / "golden" / f"{variant}.yaml", yaml_text.dump_all(ordered))
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_object_has_the_form_the_api_server_wants(variant: str, version: str) -> None:
+    manifests = helm.template(VARIANTS[variant])
+    assert manifests
+    for manifest in manifests:
+        if manifest["kind"] not in ELSEWHERE:
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_the_crds_have_the_form_the_api_server_wants(version: str) -> None:
+    manifests = helm.template({}, chart=helm.CRDS)
+    assert len(manifests) == 2
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_the_offline_schemas_refuse_what_the_api_server_would() -> None:
+    deployment = copy.deepcopy(one(helm.template({}), "Deployment", "perfpolicy"))
+    deployment["spec"]["template"]["spec"]["containers"][0]["imagePullPolicies"] = "Always"
+    with pytest.raises(kubernetes_validate.ValidationError, match="imagePullPolicies"):
+        kubernetes_validate.validate(deployment, KUBERNETES[0], strict=True)
+
+
+def test_the_crds_are_the_projects_own_and_stay_when_the_release_goes() -> None:
+    for manifest in helm.template({}, chart=helm.CRDS):
+        annotations = manifest["metadata"].pop("annotations")
+        assert annotations == {"helm.sh/resource-policy": "keep"}
+        assert manifest == yaml_text.load((helm.ROOT / "crds" / f"{manifest['spec']['names']['plural']}.yaml").read_text())
+        manifest["metadata"]["annotations"] = annotations
+
+
+@pytest.mark.parametrize("path", [helm.MAIN, helm.CRDS])
+def test_the_charts_have_the_packages_version(path: Path) -> None:
+    about = yaml_text.load((path / "Chart.yaml").read_text())
+    assert (about["version"], about["appVersion"]) == (__version__, __version__)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_names_are_unique_and_every_object_says_where_it_lives(variant: str) -> None:
+    seen = set()
+    for manifest in helm.template(VARIANTS[variant]):
+        metadata = manifest["metadata"]
+        assert (manifest["kind"] in CLUSTER_SCOPED) == ("namespace" not in metadata), f"{manifest['kind']} {metadata['name']}"
+        key = (manifest["kind"], metadata.get("namespace"), metadata["name"])
+        assert key not in seen
+        seen.add(key)
+
+
+# Pod Security
+
+
+def _pods(manifests: list[Manifest]) -> Iterator[Mapping[str, Any]]:
+    for manifest in manifests:
+        if manifest["kind"] == "Pod":
+            yield manifest["spec"]
+        elif manifest["kind"] == "Deployment":
+            yield manifest["spec"]["template"]["spec"]
+
+
+def _restricted(pod: Mapping[str, Any]) -> list[str]:
+    """What the Pod Security Standard `restricted` asks for beyond what nobody may have, plus a root file system that cannot be written."""
+    wrong = [] if pod["securityContext"]["runAsNonRoot"] is True else ["runAsNonRoot"]
+    wrong += [] if pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault" else ["seccompProfile"]
+    for container in pod["containers"]:
+        context = container["securityContext"]
+        wrong += [] if context["allowPrivilegeEscalation"] is False else ["allowPrivilegeEscalation"]
+        wrong += [] if context["capabilities"] == {"drop": ["ALL"]} else ["capabilities"]
+        wrong += [] if context["readOnlyRootFilesystem"] is True else ["readOnlyRootFilesystem"]
+    return wrong
+
+
+NOT_OF_A_POLICY = {"serviceAccountName", "priorityClassName"}
+"""What the operator's own pods may have and a pod that a policy creates may not."""
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_pod_is_restricted(variant: str) -> None:
+    pods = list(_pods(helm.template(VARIANTS[variant])))
+    assert len(pods) == 3
+    problems: list[str] = []
+
+    def report(path: str, message: str) -> None:
+        problems.append(f"{path}: {message}")
+
+    for pod in pods:
+        pod_security.check_pod(report, {key: value for key, value in pod.items() if key not in NOT_OF_A_POLICY}, frozenset())
+        problems.extend(_restricted(pod))
+    assert problems == []
+
+
+def test_only_the_pods_that_ask_the_api_server_get_a_token() -> None:
+    manifests = helm.template({})
+    assert one(manifests, "Deployment", "perfpolicy")["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
+    assert one(manifests, "Deployment", "perfpolicy-test")["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+    assert one(manifests, "Pod")["spec"]["automountServiceAccountToken"] is True
+    accounts = [each for each in manifests if each["kind"] == "ServiceAccount"]
+    assert [each["automountServiceAccountToken"] for each in accounts] == [False, False]
+
+
+# Classes
+
+
+def _classes(values: Mapping[str, Any]) -> list[Manifest]:
+    """The classes of a release, whether objects or a mounted file."""
+    manifests = helm.template(values)
+    files = [each["data"]["classes.yaml"] for each in manifests if each["kind"] == "ConfigMap" and "classes.yaml" in each["data"]]
+    mounted = [cls for text in files for cls in yaml_text.load_all(text)]
+    return mounted + [each for each in manifests if each["kind"] == "PerformanceClass"]
+
+
+@pytest.mark.parametrize("values", [{}, {"scope": {"namespaces": ["ce-hub"]}}], ids=["objects", "file"])
+def test_the_built_in_classes_are_installed(values: Mapping[str, Any]) -> None:
+    installed = {each["metadata"]["name"]: parse_class(each) for each in _classes(values)}
+    assert installed.keys() == {cls.metadata.name for cls in builtin_classes()}
+    for built_in in builtin_classes():
+        cls = installed[built_in.metadata.name]
+        assert cls.is_default == built_in.is_default
+        assert cls.spec.metrics is not None
+        assert cls.spec.metrics.address == "http://prometheus.monitoring.svc:9090"
+        assert cls.spec.model_copy(update={"metrics": None}) == built_in.spec
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_class_is_one_the_operator_takes(variant: str) -> None:
+    assert all(parse_class(each) for each in _classes(VARIANTS[variant]))
+
+
+def test_what_a_class_says_of_prometheus_wins_and_the_rest_is_filled() -> None:
+    classes = {each["metadata"]["name"]: each["spec"] for each in _classes(EVERYTHING)}
+    assert classes.keys() == {"testing", "staging", "production", "gold"}
+    told = EVERYTHING["prometheus"]
+    everywhere = {"address": told["address"], "namespace": "mimir", "timeout": "5s", "authFile": "/etc/perfpolicy/prometheus/bearer"}
+    assert classes["gold"]["metrics"] == {**everywhere, "tenant": "team-a"}
+    assert classes["staging"]["metrics"] == {**everywhere, "tenant": "team-b"}
+    assert classes["gold"]["labels"] == {"rules": {"release": "monitoring"}}
+    assert classes["staging"]["labels"] == {"rules": {"release": "monitoring", "prometheus": "staging"}}
+
+
+def test_without_workload_creation_no_class_grants_it() -> None:
+    grants = [grant for each in _classes(NAMESPACED) for grant in each["spec"]["grants"]]
+    assert {grant["workloadCreation"] for grant in grants} == {"Denied"}
+
+
+def test_the_namespaced_mode_needs_nothing_cluster_scoped() -> None:
+    manifests = helm.template(NAMESPACED)
+    assert [each["kind"] for each in manifests if "namespace" not in each["metadata"]] == []
+    container = one(manifests, "Deployment", "perfpolicy")["spec"]["template"]["spec"]["containers"][0]
+    env = {each["name"]: each["value"] for each in container["env"]}
+    assert env["PERFPOLICY_NAMESPACES"] == "ce-hub,runeframe"
+    folder = next(mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "classes")
+    assert env["PERFPOLICY_CLASS_FILE"] == f"{folder}/classes.yaml"
+
+
+# helm test
+
+
+@pytest.mark.parametrize(
+    ("values", "namespace"),
+    [({}, helm.NAMESPACE), (NAMESPACED, "ce-hub"), ({"scope": {"namespaces": ["ce-hub", helm.NAMESPACE]}}, helm.NAMESPACE)],
+    ids=["all", "elsewhere", "own"],
+)
+def test_the_test_runs_where_the_operator_looks(values: Mapping[str, Any], namespace: str) -> None:
+    tests = [each for each in helm.template(values) if "helm.sh/hook" in each["metadata"].get("annotations", {})]
+    assert {each["metadata"]["namespace"] for each in tests} == {namespace}
+    policy = yaml_text.load(one(tests, "ConfigMap")["data"]["policy.json"])
+    default = next(cls.metadata.name for cls in builtin_classes() if cls.is_default)
+    assert (policy["metadata"]["namespace"], policy["spec"]["className"]) == (namespace, default)
+
+
+# Every value does something
+
+UNREAD: dict[str, str] = {
+    "rbac.create": "waits for templates/rbac.yaml",
+    "admissionPolicy.enabled": "waits for templates/admission.yaml",
+}
+OTHER: dict[str, Any] = {
+    "image.digest": f"sha256:{'f' * 64}",
+    "imagePullSecrets": [{"name": "other"}],
+    "scope.namespaces": ["elsewhere"],
+    "serviceAccount.annotations": {"example.com/other": "x"},
+    "prometheus.address": "http://elsewhere.example.com",
+    "prometheus.timeout": "7s",
+    "prometheus.ruleLabels": {"other": "x"},
+    "classes": {"other": {"spec": {}}},
+    "settings": {"workers": 7},
+    "extraEnv": [{"name": "OTHER", "value": "x"}],
+    "extraVolumes": [{"name": "other", "emptyDir": {}}],
+    "extraVolumeMounts": [{"name": "other", "mountPath": "/other"}],
+    "resources": {"limits": {"cpu": "7"}},
+    "nodeSelector": {"other": "x"},
+    "affinity": {"podAntiAffinity": {}},
+    "tolerations": [{"operator": "Exists"}],
+    "topologySpreadConstraints": [{"maxSkew": 7, "topologyKey": "other", "whenUnsatisfiable": "DoNotSchedule"}],
+    "podAnnotations": {"other": "x"},
+    "podLabels": {"other": "x"},
+    "networkPolicy.ingressFrom": [{"podSelector": {"matchLabels": {"other": "x"}}}],
+    "networkPolicy.apiServerPorts": [7443],
+    "networkPolicy.extraEgress": [{"to": [{"ipBlock": {"cidr": "198.51.100.0/24"}}]}],
+    "serviceMonitor.interval": "7s",
+    "serviceMonitor.labels": {"other": "x"},
+    "alerts.labels": {"other": "x"},
+    "dashboard.labels": {"other": "x"},
+}
+"""Values that are not made by turning, adding to or prolonging the default."""
+
+
+def _leaves(values: tuple[chart.Value, ...]) -> Iterator[chart.Value]:
+    for value in values:
+        yield from _leaves(value.inner) if value.inner else (value,)
+
+
+def _other(value: chart.Value) -> Any:
+    name = ".".join(value.path)
+    if name in OTHER:
+        return OTHER[name]
+    if "enum" in value.schema:
+        return next(option for option in value.schema["enum"] if option != _at(EVERYTHING, value.path, value.default))
+    if isinstance(value.default, bool):
+        return not _at(EVERYTHING, value.path, value.default)
+    return value.default + 7 if isinstance(value.default, int) else "other"
+
+
+def _at(tree: Mapping[str, Any], path: tuple[str, ...], default: Any) -> Any:
+    found: Any = tree
+    for step in path:
+        if step not in found:
+            return default
+        found = found[step]
+    return found
+
+
+def _with(tree: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """A copy of `tree` with `value` at `path`."""
+    head, rest = path[0], path[1:]
+    return {**tree, head: _with(tree.get(head, {}), rest, value) if rest else value}
+
+
+@pytest.mark.parametrize("value", [pytest.param(leaf, id=".".join(leaf.path)) for leaf in _leaves(VALUES)])
+def test_every_value_changes_something(value: chart.Value) -> None:
+    name = ".".join(value.path)
+    changed = helm.template(_with(_base(name), value.path, _other(value))) != helm.template(_base(name))
+    assert changed == (name not in UNREAD), UNREAD.get(name, f"{name} has no effect")
+
+
+def _base(name: str) -> Mapping[str, Any]:
+    """Everything switched on; a few values are seen only while another one is not set."""
+    return {} if name == "serviceAccount.create" else EVERYTHING
+
+
+def _sentinels(tree: Any, path: str = "") -> Any:
+    """The same tree with a text of its own for every leaf."""
+    if isinstance(tree, dict):
+        return {key: _sentinels(value, f"{path}.{key}") for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_sentinels(value, f"{path}.{index}") for index, value in enumerate(tree)]
+    return f"at {path}"
+
+
+def _texts(tree: Any) -> Iterator[str]:
+    if isinstance(tree, dict):
+        for value in tree.values():
+            yield from _texts(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _texts(value)
+    else:
+        yield tree
+
+
+def test_every_leaf_of_a_class_arrives() -> None:
+    classes = next(value.default for value in VALUES if value.path == ("classes",))
+    specs = {name: {"spec": _sentinels(body["spec"], name)} for name, body in classes.items()}
+    manifests = helm.template({"classes": specs}, "--skip-schema-validation")
+    arrived = set(_texts([each["spec"] for each in manifests if each["kind"] == "PerformanceClass"]))
+    assert set(_texts(specs)) <= arrived
