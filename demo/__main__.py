@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ ENTRY, BACKEND = "api-gateway", "operation-service"
 RATE = 40.0
 """Requests/s: three retries of every failed request included, two cores serve it with room to spare."""
 PHASE_SECONDS = 75.0
-"""Each load lasts longer than the window of 30 s and the hysteresis, so that the window at its end lies inside the phase."""
+"""The longest load of a phase: more than the window and the hysteresis."""
+SETTLE_SECONDS = 37.0
+"""From the start of a load until a sample's window lies inside it: its 30 s, one scrape, and the second after which proxies log."""
 LATENCY_MS, ERROR_RATIO = 700.0, 0.3
 WAIT_SECONDS = 120.0
 
@@ -114,20 +117,26 @@ def apply_examples(lab: Lab, story: Story) -> None:
 
 
 def phase(lab: Lab, watcher: Watcher, what: str, reached: Any, *, whole: bool = True) -> Phase:
-    """Send load until the verdict is reached, or for a `whole` phase, so that figures can be compared; read the policies at its end."""
+    """Send load until the verdict is reached; a `whole` phase until every window shown lies in it too, so that figures compare."""
     wanted = Load(RATE, PHASE_SECONDS, [Target(f"{mesh.environment(lab)['PERFPOLICY_LAB_INGRESS_URL']}/api/operations", {"Host": HOST})],
                   place="host", count_header=("X-Pod", pods(lab)))  # fmt: skip
+    began = datetime.now(UTC)
     with load.start(lab, wanted) as running:
         seconds = watcher.wait(what, reached, seconds=PHASE_SECONDS)
         policies = watcher.read()
-        if not whole:
-            running.stop()
-        while running.running():
-            policies = watcher.read()
+        while whole and running.running() and oldest_sample(policies) < began + timedelta(seconds=SETTLE_SECONDS):
             time.sleep(1)
+            policies = watcher.read()
+        running.stop()
         result = running.result()
     answered_by_the_policys_pods(result)
     return Phase(result, policies, seconds)
+
+
+def oldest_sample(policies: dict[str, Any]) -> datetime:
+    """The time of the oldest sample any threshold shows; long ago where one shows none."""
+    times = [target.get("sampleTime", "1970-01-01T00:00:00Z") for policy in policies.values() for target in policy["status"]["thresholds"]]
+    return min(datetime.fromisoformat(time) for time in times)
 
 
 def pods(lab: Lab) -> list[str]:

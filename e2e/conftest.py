@@ -32,6 +32,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lab", default="fake", help="name of the lab, which must be up, for tests of the operator process")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 2 --dist loadgroup` the two clusters are tested side by side, each by one process: their tests mostly wait."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        item.add_marker(pytest.mark.xdist_group("fake" if "cluster" in item.fixturenames else "real"))
+
+
 @dataclass(frozen=True)
 class Kubectl:
     """kubectl with the environment of the lab."""

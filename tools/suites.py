@@ -46,7 +46,9 @@ LABS = (
     Suite("lab-fake", _python("-m", "lab", "up", "--node", "fake"), needs="lab"),
 )
 E2E = (
-    Suite("e2e", _python("-m", "pytest", "-p", "no:randomly", "e2e"), needs="lab-fake"),
+    Suite(
+        "e2e", _python("-m", "pytest", "-p", "no:randomly", "-n", "2", "--dist", "loadgroup", "--durations", "15", "e2e"), needs="lab-fake"
+    ),
     Suite("demo", _python("-m", "demo", "--keep-lab"), needs="lab"),
 )
 GROUPS = {
