@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lab", default="fake", help="name of the lab, which must be up, for tests of the operator process")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `-n 2 --dist loadgroup` the two clusters are tested side by side, each by one process: their tests mostly wait."""
     for item in items:

@@ -150,7 +150,7 @@ def test_what_is_stored_is_what_was_rendered_so_nothing_reads_as_drift(variant: 
     # Offline: an owner that does not exist would have the garbage collector remove the objects.
     policy = replace(policy, identity=replace(policy.identity, uid=""), workload=replace(policy.workload, owned=owned))
     manifests = render(policy).manifests
-    apply = ("apply", "--server-side", "--field-manager=perfpolicy", "-f", "-", "-o", "json")
+    apply = ("apply", "--server-side", "--field-manager=perfpolicy", "-f", "-", "-o", "json", "--show-managed-fields")
     first, second = (json.loads(kubectl(*apply, stdin=dump(manifests))) for _ in range(2))
     stored = first["items"] if first["kind"] == "List" else [first]
     again = second["items"] if second["kind"] == "List" else [second]
