@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 def problems(cluster: Cluster) -> dict[str, str]:
     """What the operator says is wrong."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{cluster.lab.port('operator')}/readyz", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{cluster.lab.port('operator')}/readyz?verbose", timeout=5) as answer:
         found: dict[str, str] = json.load(answer)["problems"]
     return found
 

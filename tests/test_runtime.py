@@ -5,13 +5,15 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, cast
 
 import pytest
+from prometheus_client import REGISTRY
 
 from perfpolicy.cluster.client import Answer, ApiClient
 from perfpolicy.cluster.lease import LeaderElection
+from perfpolicy.cluster.status import POLICIES
 from perfpolicy.errors import ApiRejected, ApiUnavailable, NotLeading
 from perfpolicy.policy.model import PolicyKey
 from perfpolicy.render.manifest import GroupKind
-from perfpolicy.runtime import WATCHED, Runtime
+from perfpolicy.runtime import CLASSES, WATCHED, Runtime
 from perfpolicy.settings import Settings
 
 WEB = PolicyKey("ns", "web")
@@ -39,7 +41,7 @@ class Api:
             self.writes.append((path, body))
             return Answer(200, {"metadata": {}}, {})
         if path == "/apis":
-            return Answer(200, {"items": [_discovered(resource) for resource in WATCHED]}, {})
+            return Answer(200, {"items": [_discovered(resource) for resource in (*WATCHED, POLICIES, CLASSES)]}, {})
         if path in self.refused:
             raise self.refused[path]
         if path.endswith("/performancepolicies"):
@@ -55,6 +57,11 @@ class Api:
 
     async def close(self) -> None:
         self.closed = True
+
+    answered = 0.0
+
+    def problems(self) -> dict[str, str]:
+        return {"patch deployments": "deployments is forbidden"}
 
     def statuses(self) -> list[Mapping[str, Any]]:
         return [body["status"] for path, body in self.writes if path.endswith("/status")]
@@ -218,3 +225,55 @@ async def test_a_kind_is_not_complete_while_it_is_not_served(standby: Bench) -> 
     standby.runtime._served_changed(frozenset(resource for resource in WATCHED if resource.kind != "VirtualService"))
     assert not standby.runtime._is_complete(GroupKind("networking.istio.io", "VirtualService"))
     assert standby.runtime._is_complete(GroupKind("", "Service"))
+
+
+async def test_everything_that_is_wrong_is_told_by_what_it_is_about(standby: Bench) -> None:
+    runtime = standby.runtime
+    runtime._watches[WATCHED[0]].problem = "reset"
+    runtime.class_seen({"metadata": {"name": "gold", "uid": "u"}, "spec": {"limits": 7}})
+    assert standby.election is not None
+    standby.election.problem = "leases is forbidden"
+    runtime._served_changed(frozenset(resource for resource in WATCHED if resource.kind != "VirtualService"))
+    problems = runtime.problems()
+    assert set(problems) == {f"watch {WATCHED[0].plural}", "patch deployments", "lease", "PerformanceClass gold"}
+    assert problems["lease"] == "leases is forbidden"
+    assert "virtualservices.networking.istio.io" in runtime.absent()
+    assert runtime.leadership() == {"leads": False, "identity": "me", "holder": "me"}
+
+
+async def test_only_a_watch_that_does_not_know_of_its_silence_is_stuck_and_only_while_the_api_server_answers(
+    standby: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert standby.runtime.stuck() == {}
+    loop = asyncio.get_running_loop()
+    late = loop.time() + 2 * 300 + 1
+    monkeypatch.setattr(loop, "time", lambda: late)
+    assert set(standby.runtime.stuck()) == {f"watch {resource.plural}" for resource in WATCHED}
+    standby.api.answered = 31.0
+    assert standby.runtime.stuck() == {}, "an API server that is away is waited for"
+
+
+async def test_policies_are_counted_by_condition_by_the_leader_only(standby: Bench) -> None:
+    assert standby.election is not None
+    assert standby.runtime.conditions() == {}
+    standby.election.set(True)
+    await standby.until(lambda: WEB in standby.runtime.states and standby.runtime.states[WEB].said)
+    assert standby.runtime.conditions()["Accepted", "False"] == 1
+    standby.election.set(False)
+    assert standby.runtime.conditions() == {}
+
+
+async def test_walks_are_counted_by_how_they_ended() -> None:
+    def walks(result: str) -> float:
+        return REGISTRY.get_sample_value("perfpolicy_reconcile_total", {"result": result}) or 0.0
+
+    rejected, failed = walks("rejected"), walks("error")
+    bench = Bench(election=False)
+    await bench.until(lambda: walks("rejected") > rejected)
+    bench.api.may_write = lambda: False
+    edited = a_policy(8)
+    edited["metadata"]["generation"] = 2
+    edited["spec"] = {"className": "another"}
+    bench.runtime.policy_seen(edited)
+    await bench.until(lambda: walks("error") > failed)
+    await bench.stop()

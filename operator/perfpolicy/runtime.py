@@ -10,6 +10,8 @@ import asyncio
 import logging
 import secrets
 import socket
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -32,13 +34,14 @@ from perfpolicy.reconcile import foreign, workloads
 from perfpolicy.reconcile.applier import Applier
 from perfpolicy.reconcile.hub import NAMESPACE, SERVICE, Hub
 from perfpolicy.reconcile.policies import Classes, Policies
-from perfpolicy.reconcile.queue import WorkQueue
+from perfpolicy.reconcile.queue import Work, WorkQueue
 from perfpolicy.reconcile.reconciler import Pass, Reconciler
 from perfpolicy.reconcile.scheduler import Budget, Interval, Scheduler
 from perfpolicy.reconcile.state import PolicyState
 from perfpolicy.render.manifest import GroupKind
 from perfpolicy.render.registry import KINDS
 from perfpolicy.settings import Settings
+from perfpolicy.telemetry import RECONCILE_SECONDS, RECONCILES, Result
 from perfpolicy.vocabulary import CLASS_KIND, CLASS_PLURAL, GROUP, MANAGED_BY, MANAGED_BY_LABEL, VERSION
 
 _log = logging.getLogger(__name__)
@@ -55,12 +58,15 @@ _OBSERVED: Final = (
     Resource("argoproj.io", "v1alpha1", "Rollout", "rollouts"),
 )
 WATCHED: Final = tuple(dict.fromkeys((*_CHILDREN, *_OBSERVED)))
+_DISCOVERED: Final = (*WATCHED, POLICIES, CLASSES)
 _WHOLE: Final = foreign.KINDS | workloads.KINDS
 _UNFILTERED: Final = _WHOLE | {SERVICE, NAMESPACE}
 _CHILD_KINDS: Final = frozenset(kind.group_kind for kind in KINDS)
 _SYNC_POLL = 0.05
 _SYNC_PAUSE = 1.0
 _SYNC_PATIENCE = 30.0
+_REACHABLE = 30.0
+"""Seconds within which an API server that is there has answered something: discovery alone asks every few seconds."""
 _REQUEUES_PER_SECOND = 100.0
 """How fast all policies are looked at again after a class or the served kinds changed."""
 
@@ -103,7 +109,8 @@ class Runtime:
             resolved_changed=self._resolved_changed,
         )
         self._watches = {resource: self._watch(resource) for resource in WATCHED}
-        self._discovery = Discovery(api, WATCHED, self._served_changed, settings.discovery)
+        self._absent: frozenset[Resource] = frozenset()
+        self._discovery = Discovery(api, _DISCOVERED, self._served_changed, settings.discovery)
         self.ready = False
 
     @classmethod
@@ -138,9 +145,48 @@ class Runtime:
         self.classes.drop(raw["metadata"]["name"])
 
     def problems(self) -> dict[str, str]:
-        """What is wrong right now, by kind: interrupted watches and unusable classes."""
-        watches = {watch.resource.kind: watch.problem for watch in self._watches.values() if watch.problem}
-        return watches | {f"{CLASS_KIND} {name}": str(error) for name, error in self.classes.problems.items()}
+        """What is wrong right now, by what it is about: watches, rights, the Lease, classes and metrics sources."""
+        watches = {f"watch {watch.resource.plural}": watch.problem for watch in self._watches.values() if watch.problem}
+        classes = {f"{CLASS_KIND} {name}": str(error) for name, error in self.classes.problems.items()}
+        lease = {"lease": self._election.problem} if self._election is not None and self._election.problem else {}
+        return self._api.problems() | watches | lease | classes | self._metrics.problems()
+
+    def absent(self) -> list[str]:
+        """Kinds the API server does not serve, as `plural.group`; what needs one of them waits for its CRD."""
+        return sorted(f"{resource.plural}.{resource.group}" for resource in self._absent)
+
+    def leadership(self) -> dict[str, Any]:
+        """Who leads: `identity` of this replica and `holder` of the Lease, both empty where there is no election."""
+        election = self._election
+        return {
+            "leads": self.leads,
+            "identity": "" if election is None else election.identity,
+            "holder": "" if election is None else election.holder,
+        }
+
+    def stuck(self) -> dict[str, str]:
+        """What only a new process cures, by what it is about: a watch that hears nothing and does not know it, of an API server that
+        answers other requests. One that is refused or cut off is tried again anyway, and an API server that is away is waited for.
+        """
+        if self._api.answered > _REACHABLE:
+            return {}
+        return {
+            f"watch {watch.resource.plural}": f"nothing heard for {watch.age:.0f} s though it counts as connected"
+            for watch in self._watches.values()
+            if watch.stuck
+        }
+
+    def watch_ages(self) -> dict[str, float]:
+        """Seconds since each watch last heard anything, by plural."""
+        return {watch.resource.plural: age for watch in self._watches.values() if (age := watch.age) is not None}
+
+    def conditions(self) -> Counter[tuple[str, str]]:
+        """How many policies have which condition with which status; nothing where another replica leads."""
+        found: Counter[tuple[str, str]] = Counter()
+        for said, count in Counter(state.said for state in self.states.values()).items() if self.leads else ():
+            for each in said:
+                found[each] += count
+        return found
 
     @property
     def leads(self) -> bool:
@@ -264,18 +310,31 @@ class Runtime:
     async def _work(self) -> None:
         while True:
             key, work = await self.queue.get()
+            started = time.monotonic()
             try:
-                self._follow(key, await self._reconciler.process(key, work))
-            except ApiUnavailable as error:
-                pause = self.queue.retry(key, error.retry_after or 0.0)
-                _log.warning("will try again", extra={"policy": str(key), "seconds": round(pause, 1), "problem": str(error)})
-            except Exception:  # noqa: BLE001 - a defect met by one policy must not stop the others; it is logged in full and tried again
-                pause = self.queue.retry(key)
-                _log.exception("a policy cannot be reconciled", extra={"policy": str(key), "seconds": round(pause, 1)})
+                result = await self._walk(key, work)
             finally:
                 self.queue.done(key)
                 if self.policies.get(key) is None:
                     self.queue.forget(key)
+            if result is not None:
+                RECONCILES.labels(result).inc()
+                RECONCILE_SECONDS.observe(time.monotonic() - started)
+
+    async def _walk(self, key: PolicyKey, work: Work) -> Result | None:
+        """How it ended; None where only the status was looked at."""
+        try:
+            following = await self._reconciler.process(key, work)
+            self._follow(key, following)
+        except ApiUnavailable as error:
+            pause = self.queue.retry(key, error.retry_after or 0.0)
+            _log.warning("will try again", extra={"policy": str(key), "seconds": round(pause, 1), "problem": str(error)})
+        except Exception:  # noqa: BLE001 - a defect met by one policy must not stop the others; it is logged in full and tried again
+            pause = self.queue.retry(key)
+            _log.exception("a policy cannot be reconciled", extra={"policy": str(key), "seconds": round(pause, 1)})
+        else:
+            return None if following is None else following.result
+        return Result.ERROR
 
     def _follow(self, key: PolicyKey, following: Pass | None) -> None:
         if following is None:
@@ -306,7 +365,8 @@ class Runtime:
 
     def _served_changed(self, served: frozenset[Resource]) -> None:
         kinds = frozenset(GroupKind(resource.group, resource.kind) for resource in served)
-        _log.info("served kinds", extra={"missing": sorted(str(GroupKind(r.group, r.kind)) for r in set(WATCHED) - served)})
+        self._absent = frozenset(_DISCOVERED) - served
+        _log.info("served kinds", extra={"missing": self.absent()})
         self._reconciler.served = kinds & _CHILD_KINDS
         for resource, watch in self._watches.items():
             watch.set_served(resource in served)

@@ -13,7 +13,7 @@ from perfpolicy.cluster.discovery import Discovery, served_kinds
 from perfpolicy.cluster.events import EventWriter, Notice, event_object, identity_of
 from perfpolicy.cluster.lookup import Lookup
 from perfpolicy.cluster.objects import Objects
-from perfpolicy.cluster.resource import Resource
+from perfpolicy.cluster.resource import Resource, target_of
 from perfpolicy.cluster.status import StatusWriter
 from perfpolicy.errors import ApiRejected, ApiUnavailable
 from perfpolicy.policy.model import PolicyKey
@@ -67,6 +67,25 @@ def api() -> FakeApi:
 )
 def test_paths(resource: Resource, where: tuple[Any, ...], path: str) -> None:
     assert resource.path(*where) == path
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "watch", "target"),
+    [
+        ("GET", SERVICES.path(), False, ("list", "services")),
+        ("GET", SERVICES.path("ns"), True, ("watch", "services")),
+        ("GET", SERVICES.path("ns", "web"), False, ("get", "services")),
+        ("PATCH", ROUTES.path("ns", "a/b", "status"), False, ("patch", "virtualservices/status")),
+        ("DELETE", ROUTES.path("ns", "web"), False, ("delete", "virtualservices")),
+        ("POST", ROUTES.path("ns"), False, ("create", "virtualservices")),
+        ("PUT", ROUTES.path("ns", "namespaces"), False, ("update", "virtualservices")),
+        ("GET", NAMESPACES.path(), False, ("list", "namespaces")),
+        ("GET", NAMESPACES.path(None, "ns"), False, ("get", "namespaces")),
+        ("GET", "/apis", False, ("get", "/apis")),
+    ],
+)
+def test_requests_are_named_as_rbac_names_them(method: str, path: str, watch: bool, target: tuple[str, str]) -> None:
+    assert target_of(method, path, watch=watch) == target
 
 
 def discovered(*kinds: Resource) -> dict[str, Any]:
@@ -206,8 +225,11 @@ async def test_a_status_is_written_for_one_uid(api: FakeApi) -> None:
     assert await StatusWriter(api.client).write(KEY, "u", {"a": 1})
     assert api.asked[0][0] == path
     assert api.asked[0][1]["body"]["metadata"] == {"name": "web", "uid": "u"}
-    api.answers[path] = [ApiRejected("another one", 409)]
+    api.answers[path] = [ApiRejected("not found", 404)]
     assert not await StatusWriter(api.client).write(KEY, "u", {})
+    api.answers[path] = [ApiRejected("another one, or written just now", 409)]
+    with pytest.raises(ApiUnavailable, match="another one"):
+        await StatusWriter(api.client).write(KEY, "u", {})
     api.answers[path] = [ApiRejected("invalid", 422)]
     with pytest.raises(ApiRejected):
         await StatusWriter(api.client).write(KEY, "u", {})

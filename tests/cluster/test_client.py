@@ -8,7 +8,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio import client
+from prometheus_client import REGISTRY
 
+from perfpolicy.cluster import client as client_module
 from perfpolicy.cluster.client import APPLY, METADATA, ApiClient, load_configuration
 from perfpolicy.errors import ApiRejected, ApiUnavailable, NotLeading, SettingsError
 from perfpolicy.settings import Settings
@@ -184,6 +186,67 @@ async def test_a_write_that_waited_for_a_connection_while_the_lease_was_lost_is_
         await second
     assert [request.path for request in server.seen] == ["/first"]
     await replica.close()
+
+
+def counted(verb: str, kind: str, code: str) -> float:
+    return REGISTRY.get_sample_value("perfpolicy_api_requests_total", {"verb": verb, "kind": kind, "code": code}) or 0.0
+
+
+async def test_every_request_is_counted_by_verb_kind_and_code(api: ApiClient, server: Server) -> None:
+    names = [
+        ("patch", "virtualservices/status", "200"),
+        ("list", "services", "404"),
+        ("watch", "services", "200"),
+        ("get", "pods", "error"),
+    ]
+    before = [counted(*name) for name in names]
+    await api.request("PATCH", "/apis/networking.istio.io/v1/namespaces/ns/virtualservices/web/status", body={})
+    _ = [event async for event in api.stream("/api/v1/services", params={"watch": "true"})]
+    server.answer = lambda _: web.json_response({"message": "no"}, status=404)
+    with pytest.raises(ApiRejected):
+        await api.request("GET", "/api/v1/services")
+    nobody = ApiClient(client.Configuration(host="http://127.0.0.1:9"), timeout=5)
+    with pytest.raises(ApiUnavailable):
+        await nobody.request("GET", "/api/v1/namespaces/ns/pods/web")
+    assert [counted(*name) for name in names] == [count + 1 for count in before]
+    assert api.answered < 5
+    assert nobody.answered == float("inf")
+    await nobody.close()
+
+
+async def test_what_is_forbidden_is_told_by_verb_and_kind_for_a_while(
+    api: ApiClient, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answer = lambda _: web.json_response({"message": "deployments is forbidden"}, status=403)
+    with pytest.raises(ApiRejected):
+        await api.request("PATCH", "/apis/apps/v1/namespaces/ns/deployments/web", body={})
+    with pytest.raises(ApiRejected):
+        _ = [event async for event in api.stream("/api/v1/services", params={"watch": "true"})]
+    assert api.problems() == {"patch deployments": "deployments is forbidden", "watch services": "deployments is forbidden"}
+    monkeypatch.setattr(client_module, "_REFUSAL_SECONDS", 0.0)
+    assert api.problems() == {}
+
+
+async def test_a_watch_that_is_silent_for_long_is_ended_quietly_and_one_that_breaks_off_is_not(
+    configuration: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"type": "ADDED"}\n')
+        if request.path == "/broken":
+            assert request.transport is not None
+            request.transport.abort()
+        await asyncio.sleep(1)
+        return response
+
+    server.answer = answer
+    monkeypatch.setattr(client_module, "_SILENCE_SECONDS", 0.1)
+    api = ApiClient(configuration, timeout=5)
+    assert [event async for event in api.stream("/quiet", params={})] == [{"type": "ADDED"}]
+    with pytest.raises(ApiUnavailable):
+        _ = [event async for event in api.stream("/broken", params={})]
+    await api.close()
 
 
 async def test_without_any_configuration_the_error_says_what_to_set(tmp_path: Any) -> None:

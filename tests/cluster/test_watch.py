@@ -124,11 +124,49 @@ async def test_an_expired_version_leads_to_a_new_list(bench: Bench, end: Any) ->
 
 
 async def test_a_broken_stream_is_resumed_without_a_list(bench: Bench) -> None:
-    bench.api.scripts = [[ApiUnavailable("reset")], [{"type": "ERROR", "object": {"code": 500, "message": "etcd"}}]]
+    bench.api.scripts = [[{"type": "ADDED", "object": obj("a", 101)}, ApiUnavailable("reset")], [ApiUnavailable("reset")]]
     found = bench.start()
     found.set_served(True)
     await bench.until(lambda: len(bench.api.watches) == 3)
     assert len(bench.api.lists) == 1
+
+
+async def test_an_error_within_a_watch_leads_to_a_new_list_because_it_may_come_of_the_version(bench: Bench) -> None:
+    bench.api.scripts = [[{"type": "ERROR", "object": {"code": 500, "message": "unable to decode"}}]]
+    found = bench.start()
+    found.set_served(True)
+    await bench.until(lambda: len(bench.api.lists) == 2 and found.complete)
+    assert found.problem == ""
+
+
+async def test_a_watch_is_as_old_as_what_it_last_heard(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = asyncio.Event()
+
+    async def stream(path: str, *, on_open: Callable[[], None], **_: Any) -> AsyncIterator[dict[str, Any]]:
+        on_open()
+        await more.wait()
+        yield {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "555"}}}
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(bench.api, "stream", stream)
+    found = bench.start(timeout=5)
+    assert found.age is None
+    found.set_served(True)
+    await bench.until(lambda: found.complete)
+    started = asyncio.get_running_loop().time()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: started + 11)
+    assert found.age == pytest.approx(11, abs=0.5)
+    assert found.stuck, "two renewals without a word, and no problem is known"
+    more.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert found.age == 0
+    assert not found.stuck
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: started + 50)
+    found.problem = "forbidden"
+    assert not found.stuck, "who knows that nothing comes tries again; a new process could do no more"
+    found.set_served(False)
+    assert found.age is None
 
 
 async def test_a_problem_ends_when_the_watch_is_open_again(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""What kopf is told, what it hands on, and what the probes and the log say."""
+"""What kopf is told, what it hands on, and what the log says."""
 
 import asyncio
 import itertools
@@ -8,11 +8,10 @@ from typing import Any, cast
 
 import kopf
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
 
+from perfpolicy.handlers import events
 from perfpolicy.handlers.events import EndlessBackoff, KopfThread, kopf_settings, registry
 from perfpolicy.handlers.logs import JsonFormatter, TextFormatter
-from perfpolicy.handlers.probes import application
 from perfpolicy.runtime import Runtime
 
 
@@ -34,15 +33,11 @@ def test_the_backoff_never_ends_stays_within_bounds_and_starts_anew() -> None:
 class FakeRuntime:
     """Remembers what it is handed."""
 
-    def __init__(self, *, ready: bool = True) -> None:
+    def __init__(self) -> None:
         self.seen: list[tuple[str, Any]] = []
-        self.ready = ready
 
     def __getattr__(self, name: str) -> Any:
         return lambda raw: self.seen.append((name, raw))
-
-    def problems(self) -> dict[str, str]:
-        return {"Service": "a watch is interrupted"}
 
 
 async def test_events_are_handed_on_by_kind_and_type() -> None:
@@ -65,23 +60,29 @@ async def test_only_event_handlers_are_registered_so_kopf_annotates_nothing() ->
     assert not handlers._indexing.get_all_handlers()
 
 
-class FakeKopf:
-    alive = True
+@pytest.mark.parametrize(("steady", "pauses"), [(-1.0, "short"), (60.0, "growing")])
+async def test_kopf_is_started_again_and_its_pauses_grow_only_while_it_keeps_ending(
+    steady: float, pauses: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ran for longer than `steady` seconds each time, or not."""
+    waited: list[float] = []
+    thread = KopfThread(cast(Runtime, FakeRuntime()), asyncio.get_running_loop())
 
+    async def end_at_once() -> None:
+        raise RuntimeError("kopf ended")
 
-@pytest.mark.parametrize(
-    ("ready", "alive", "healthz", "readyz"), [(True, True, 200, 200), (False, True, 200, 503), (True, False, 500, 200)]
-)
-async def test_probes(ready: bool, alive: bool, healthz: int, readyz: int) -> None:
-    kopf_thread = FakeKopf()
-    kopf_thread.alive = alive
-    app = application(cast(Runtime, FakeRuntime(ready=ready)), cast(KopfThread, kopf_thread))
-    async with TestClient(TestServer(app)) as client:
-        assert (await client.get("/healthz")).status == healthz
-        answer = await client.get("/readyz")
-        assert answer.status == readyz
-        assert (await answer.json())["problems"] == {"Service": "a watch is interrupted"}
-        assert "python_info" in await (await client.get("/metrics")).text()
+    def wait(seconds: float) -> bool:
+        waited.append(seconds)
+        if len(waited) == 6:
+            thread._stop.set()
+        return False
+
+    monkeypatch.setattr(events, "_STEADY", steady)
+    monkeypatch.setattr(thread, "_operate", end_at_once)
+    monkeypatch.setattr(thread._stop, "wait", wait)
+    await asyncio.to_thread(thread._run)
+    assert len(waited) == 6
+    assert (max(waited) <= 1) is (pauses == "short")
 
 
 def record(**extra: Any) -> logging.LogRecord:

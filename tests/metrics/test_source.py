@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from perfpolicy.errors import MetricsUnavailable
 from perfpolicy.evaluate.observation import Owner
@@ -111,3 +112,40 @@ async def test_forgotten_providers_are_connected_anew() -> None:
         await source.collect(provider)
     assert connected == [PROVIDER, other, PROVIDER]
     source.close()
+
+
+def queries(result: str) -> float:
+    return REGISTRY.get_sample_value("perfpolicy_prometheus_queries_total", {"result": result}) or 0.0
+
+
+async def test_queries_are_counted_and_a_provider_that_does_not_answer_is_told_until_it_does() -> None:
+    reachable = False
+
+    def answer(text: str) -> Sequence[Any]:
+        if not reachable:
+            raise MetricsUnavailable("connection refused")
+        return []
+
+    ok, failed = queries("ok"), queries("error")
+    source = MetricsSource(lambda _provider: Backend(answer))
+    with pytest.raises(MetricsUnavailable):
+        await source.collect(PROVIDER)
+    assert source.problems() == {f"metrics {PROVIDER.address}": "connection refused"}
+    reachable = True
+    await source.collect(PROVIDER)
+    assert source.problems() == {}
+    assert (queries("ok") - ok, queries("error") - failed) == (len(cycle_queries(PROVIDER)), 1)
+    source.close()
+
+
+async def test_a_provider_nobody_uses_any_more_is_no_problem() -> None:
+    def answer(text: str) -> Sequence[Any]:
+        raise MetricsUnavailable("connection refused")
+
+    tenant = a.a_provider(tenant="team-a")
+    source = MetricsSource(lambda _provider: Backend(answer))
+    with pytest.raises(MetricsUnavailable):
+        await source.collect(tenant)
+    assert list(source.problems()) == [f"metrics {tenant.address} tenant team-a"]
+    source.forget(frozenset())
+    assert source.problems() == {}

@@ -22,6 +22,7 @@ from perfpolicy.reconcile.reconciler import Pass, Reconciler
 from perfpolicy.reconcile.state import PolicyState
 from perfpolicy.render.manifest import GroupKind
 from perfpolicy.render.registry import EVERYTHING
+from perfpolicy.telemetry import Result
 from tests.reconcile.fake_api import FakeApi
 
 CHILD_KINDS = EVERYTHING
@@ -432,11 +433,25 @@ async def test_a_namespace_label_that_matters_is_noticed(bench: Bench) -> None:
 async def test_an_unanswered_apply_is_tried_again_and_said(bench: Bench) -> None:
     bench.api.failures[ChildRef(SERVICE, "ns", "web")] = [ApiUnavailable("no answer", retry_after=3)]
     bench.policies.put(raw_policy())
-    assert (await bench.settle())[WEB] == Pass(retry=True, after=3)
+    assert (await bench.settle())[WEB] == Pass(retry=True, after=3, result=Result.ERROR)
     assert bench.condition("Programmed") == ("Unknown", "Progressing")
     bench.enqueue(WEB)
     await bench.settle()
     assert bench.condition("Programmed") == ("True", "Programmed")
+
+
+async def test_a_pass_says_whether_it_wrote(bench: Bench) -> None:
+    bench.policies.put(raw_policy())
+    assert (await bench.settle())[WEB].result is Result.APPLIED
+    bench.enqueue(WEB)
+    assert (await bench.settle())[WEB].result is Result.UNCHANGED
+
+
+async def test_a_state_counts_the_conditions_of_its_status(bench: Bench) -> None:
+    await bench.create(raw_policy())
+    said = dict(bench.states[WEB].said)
+    assert said["Accepted"] == "True"
+    assert set(said.values()) <= {"True", "False", "Unknown"}
 
 
 async def test_new_numbers_alone_are_written_only_when_asked(bench: Bench) -> None:
@@ -474,7 +489,7 @@ async def test_a_target_that_may_not_be_read_is_said_and_looked_at_again(bench: 
 
     monkeypatch.setattr(bench.api, "read", forbidden)
     bench.policies.put(raw_policy(workload=TARGET, service={"port": 80}))
-    assert (await bench.settle())[WEB] == Pass(after=60)
+    assert (await bench.settle())[WEB] == Pass(after=60, result=Result.REJECTED)
     assert bench.condition("Accepted") == ("False", "TargetNotFound")
 
 

@@ -10,6 +10,7 @@ waited for a connection, or the process may have been stopped meanwhile.
 
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,8 +20,10 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from perfpolicy import __version__
+from perfpolicy.cluster.resource import Target, target_of
 from perfpolicy.errors import ApiRejected, ApiUnavailable, NotLeading, SettingsError
 from perfpolicy.settings import Settings
+from perfpolicy.telemetry import API_REQUESTS
 
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
@@ -30,6 +33,8 @@ METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 90.0
 """The API server sends a bookmark about every minute: a watch silent for longer is a dead connection."""
+_REFUSAL_SECONDS = 90.0
+"""How long a refusal is told: what is refused is tried again every minute."""
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -66,6 +71,8 @@ class ApiClient:
         self._agent = f"perfpolicy/{__version__}" + (f" ({identity})" if identity else "")
         session = getattr(configuration, "client_session_kwargs", None) or {}
         configuration.client_session_kwargs = {**session, "request_class": _held_against(may_write)}
+        self._answered_at = -float("inf")
+        self._refused: dict[Target, tuple[float, str]] = {}
         self._rest: Any = client.ApiClient(configuration).rest_client
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECT_SECONDS)
         self._watch_timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
@@ -91,6 +98,16 @@ class ApiClient:
             token=authorization.split(" ")[-1],
         )
 
+    @property
+    def answered(self) -> float:
+        """Seconds since the API server last answered anything."""
+        return time.monotonic() - self._answered_at
+
+    def problems(self) -> dict[str, str]:
+        """What was refused with 403 just now, by verb and kind: a missing right, a quota, a rule of the cluster."""
+        since = time.monotonic() - _REFUSAL_SECONDS
+        return {f"{target.verb} {target.kind}": message for target, (at, message) in self._refused.items() if at > since}
+
     async def request(
         self,
         method: str,
@@ -105,7 +122,7 @@ class ApiClient:
         """Send one request. Raises ApiUnavailable (no answer, 408, 429, 5xx; with the wait the server asked for), ApiRejected (4xx) or
         NotLeading.
         """
-        what = f"{method} {path}"
+        what, target = f"{method} {path}", target_of(method, path)
         sent = await self._headers(accept, headers)
         sent["Content-Type"] = content_type
         try:
@@ -114,9 +131,11 @@ class ApiClient:
             async with response:
                 content = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._heard_nothing(target)
             raise ApiUnavailable(f"{what}: {_describe(error)}") from error
         except RecursionError as error:
             raise ApiRejected(f"{what}: not sent, the body is nested too deeply", 400) from error
+        self._heard(target, response.status, content)
         if response.status >= 400:
             raise _refusal(what, response.status, response.headers, content)
         try:
@@ -127,25 +146,43 @@ class ApiClient:
     async def stream(
         self, path: str, *, params: Mapping[str, str], accept: str = JSON, on_open: Callable[[], None] = lambda: None
     ) -> AsyncIterator[dict[str, Any]]:
-        """Lines of a watch until the server ends it; `on_open` is called when it has begun.
+        """Lines of a watch until the server ends it, or has been silent for so long that it is better asked anew; `on_open` is called when
+        it has begun.
 
         Raises as `request` does; a stream that breaks off midway raises ApiUnavailable.
         """
-        what = f"watch {path}"
+        what, target, opened = f"watch {path}", target_of("GET", path, watch=True), False
         sent = await self._headers(accept, None)
         try:
             answer = await self._rest.request("GET", self._url(path, params), headers=sent, _request_timeout=self._watch_timeout)
             response: aiohttp.ClientResponse = answer.response
             async with response:
+                content = await response.read() if response.status >= 400 else b""
+                self._heard(target, response.status, content)
                 if response.status >= 400:
-                    raise _refusal(what, response.status, response.headers, await response.read())
+                    raise _refusal(what, response.status, response.headers, content)
+                opened = True
                 on_open()
                 async for line in _lines(response.content):
                     yield json.loads(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if opened and isinstance(error, aiohttp.SocketTimeoutError):
+                # Quiet kinds get their first bookmark later than that: no problem unless the next request finds one.
+                return
+            if not opened:
+                self._heard_nothing(target)
             raise ApiUnavailable(f"{what}: {_describe(error)}") from error
         except (ValueError, RecursionError) as error:
             raise _unreadable(what, error) from error
+
+    def _heard(self, target: Target, status: int, content: bytes) -> None:
+        API_REQUESTS.labels(target.verb, target.kind, str(status)).inc()
+        self._answered_at = time.monotonic()
+        if status == 403:
+            self._refused[target] = (self._answered_at, _message(content))
+
+    def _heard_nothing(self, target: Target) -> None:
+        API_REQUESTS.labels(target.verb, target.kind, "error").inc()
 
     async def _headers(self, accept: str, extra: Mapping[str, str] | None) -> dict[str, str]:
         headers = {"Accept": accept, "User-Agent": self._agent, **(extra or {})}
@@ -199,17 +236,25 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 
 def _refusal(what: str, status: int, headers: Mapping[str, str], content: bytes) -> ApiUnavailable | ApiRejected:
-    try:
-        answer = json.loads(content)
-    except (ValueError, RecursionError):
-        answer = {}
-    fields = answer if isinstance(answer, dict) else {}
-    message = f"{what}: {status} {fields.get('message') or content[:200].decode(errors='replace').strip() or 'no message'}"
+    fields = _fields(content)
+    message = f"{what}: {status} {_message(content)}"
     if status in _AGAIN:
         return ApiUnavailable(message, _seconds(headers.get("Retry-After")))
     if status == 401:
         return ApiUnavailable(f"{message} (credentials expired or revoked)")
     return ApiRejected(message, status, str(fields.get("reason") or ""))
+
+
+def _fields(content: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        answer = {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _message(content: bytes) -> str:
+    return _fields(content).get("message") or content[:200].decode(errors="replace").strip() or "no message"
 
 
 def _unreadable(what: str, error: ValueError | RecursionError) -> ApiUnavailable:

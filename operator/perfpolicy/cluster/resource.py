@@ -1,4 +1,4 @@
-"""Where the objects of a kind live in the API server's URL space, and how it writes times. Pure."""
+"""Where the objects of a kind live in the API server's URL space, and how it names verbs and times. Pure."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -26,6 +26,28 @@ class Resource(NamedTuple):
             parts += ["namespaces", namespace]
         parts += [self.plural, *(part for part in (name, subresource) if part is not None)]
         return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+class Target(NamedTuple):
+    """What a request does to what, in the words of RBAC rules: `kind` is the plural, with its subresource as in `pods/status`."""
+
+    verb: str
+    kind: str
+
+
+_VERBS = {"PATCH": "patch", "PUT": "update", "POST": "create", "DELETE": "delete"}
+
+
+def target_of(method: str, path: str, *, watch: bool = False) -> Target:
+    """The target of a request to a path that `Resource.path` made; a path of no kind (discovery) is its own kind."""
+    parts = path.strip("/").split("/")
+    rest = parts[2 if parts[0] == "api" else 3 :]
+    if not rest:
+        return Target("get", path)
+    if rest[0] == "namespaces" and len(rest) > 2:
+        rest = rest[2:]
+    read = "watch" if watch else "get" if len(rest) > 1 else "list"
+    return Target(_VERBS.get(method, read), "/".join((rest[0], *rest[2:])))
 
 
 def micro_time(at: datetime) -> str:

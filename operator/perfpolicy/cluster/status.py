@@ -5,7 +5,7 @@ from typing import Any
 
 from perfpolicy.cluster.client import APPLY, METADATA, ApiClient
 from perfpolicy.cluster.resource import Resource
-from perfpolicy.errors import ApiRejected
+from perfpolicy.errors import ApiRejected, ApiUnavailable
 from perfpolicy.policy.model import PolicyKey
 from perfpolicy.vocabulary import API_VERSION, FIELD_MANAGER, GROUP, POLICY_KIND, POLICY_PLURAL, VERSION
 
@@ -20,13 +20,18 @@ class StatusWriter:
         self._api = api
 
     async def write(self, key: PolicyKey, uid: str, status: Mapping[str, Any]) -> bool:
-        """Apply the status of the policy with this UID; False where that policy is gone."""
+        """Apply the status of the policy with this UID; False where that policy is gone.
+
+        Raises ApiUnavailable on a conflict: another policy stands there now, or somebody wrote in the same moment; both pass.
+        """
         body = {"apiVersion": API_VERSION, "kind": POLICY_KIND, "metadata": {"name": key.name, "uid": uid}, "status": status}
         path = POLICIES.path(key.namespace, key.name, "status")
         try:
             await self._api.request("PATCH", path, params=_PARAMS, body=body, content_type=APPLY, accept=METADATA)
         except ApiRejected as error:
-            if error.status in (404, 409):
+            if error.status == 404:
                 return False
+            if error.status == 409:
+                raise ApiUnavailable(str(error)) from error
             raise
         return True

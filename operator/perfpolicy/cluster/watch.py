@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from perfpolicy.cluster.client import JSON, METADATA, METADATA_LIST, ApiClient
@@ -16,6 +17,8 @@ from perfpolicy.cluster.resource import Resource
 from perfpolicy.errors import ApiRejected, ApiUnavailable
 
 _log = logging.getLogger(__name__)
+_STUCK = 2.0
+"""A watch says that it works though it has heard nothing for so many of its renewals: what renews it is broken."""
 _BACKOFF_MIN, _BACKOFF_MAX, _STEADY = 0.5, 30.0, 10.0
 """Seconds: first and longest pause between two attempts; how long a watch must live to count as working."""
 
@@ -61,6 +64,8 @@ class KindWatch:
         self._listed: set[str | None] = set()
         self._fresh: set[str | None] = set()
         """Namespaces listed since the kind was last served, and not refused since."""
+        self._heard: dict[str | None, float] = {}
+        """Loop time of the last word of each namespace: a list, a watch that began, an event or a bookmark."""
         self._served = asyncio.Event()
         self._epoch = 0
         self.settled = asyncio.Event()
@@ -73,6 +78,19 @@ class KindWatch:
         """Everything there is has been handed on: served, and listed everywhere since; False while a look is refused."""
         return self._served.is_set() and len(self._fresh) == len(self._namespaces)
 
+    @property
+    def age(self) -> float | None:
+        """Seconds since anything was heard, of the namespace where that is longest ago; None where nothing ever was or is to be."""
+        if not self._served.is_set() or not self._heard:
+            return None
+        return asyncio.get_running_loop().time() - min(self._heard.values())
+
+    @property
+    def stuck(self) -> bool:
+        """Connected for all it knows, and silent for far longer than a watch that works can be."""
+        age = self.age
+        return age is not None and not self.problem and age > _STUCK * self._timeout
+
     def set_served(self, served: bool) -> None:
         """Discovery's word on whether the kind exists; stops or resumes the watch."""
         if served:
@@ -81,6 +99,8 @@ class KindWatch:
         self._served.clear()
         self._epoch += 1
         self._fresh.clear()
+        self._heard.clear()
+        self.problem = ""
         self.settled.set()
         for namespace in self._namespaces:
             self._sink.retain(self.resource, namespace, set())
@@ -125,7 +145,11 @@ class KindWatch:
         if len(self._listed) == len(self._namespaces):
             self.settled.set()
 
-    def _works(self) -> None:
+    def _hear(self, namespace: str | None) -> None:
+        self._heard[namespace] = asyncio.get_running_loop().time()
+
+    def _works(self, namespace: str | None) -> None:
+        self._hear(namespace)
         self.problem = ""
 
     def _report(self, error: Exception) -> None:
@@ -141,6 +165,7 @@ class KindWatch:
         params = {"limit": str(PAGE), **self._selector}
         while True:
             answer = await self._api.request("GET", self.resource.path(namespace), params=params, accept=self._accept_list)
+            self._hear(namespace)
             for obj in answer.body.get("items") or ():
                 names.add((obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
                 self._tell(self._sink.put, obj)
@@ -161,12 +186,16 @@ class KindWatch:
             **self._selector,
             "resourceVersion": version,
         }
-        async for event in self._api.stream(self.resource.path(namespace), params=params, accept=self._accept, on_open=self._works):
+        path, works = self.resource.path(namespace), partial(self._works, namespace)
+        async for event in self._api.stream(path, params=params, accept=self._accept, on_open=works):
+            self._hear(namespace)
             kind, obj = event.get("type"), event.get("object", {})
             if kind == "ERROR":
                 if obj.get("code") == 410:
                     return ""
-                raise ApiUnavailable(f"watch {self.resource.plural}: {obj.get('message', 'the stream reports an error')}")
+                # Whatever it is, it may come of this very version (an event that cannot be decoded, say): begin anew, as client-go does.
+                message = f"watch {self.resource.plural}: {obj.get('message', 'the stream reports an error')}"
+                raise ApiRejected(message, obj.get("code", 500), obj.get("reason", ""))
             version = obj.get("metadata", {}).get("resourceVersion", version)
             if kind in ("ADDED", "MODIFIED"):
                 self._tell(self._sink.put, obj)

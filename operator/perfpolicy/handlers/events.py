@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from perfpolicy.vocabulary import CLASS_PLURAL, GROUP, POLICY_PLURAL, VERSION
 
 _log = logging.getLogger(__name__)
 _PAUSE_MIN, _PAUSE_MAX = 1.0, 30.0
+_STEADY = 60.0
+"""Seconds kopf must have run for its next end to be the first of a series again."""
 
 
 class EndlessBackoff:
@@ -101,10 +104,13 @@ class KopfThread:
     def _run(self) -> None:
         pauses = iter(EndlessBackoff())
         while not self._stop.is_set():
+            started = time.monotonic()
             try:
                 asyncio.run(self._operate())
             except Exception:  # noqa: BLE001 - whatever ended kopf, it is started again; the cause is logged in full
                 _log.exception("kopf ended; it is started again")
+            if time.monotonic() - started > _STEADY:
+                pauses = iter(EndlessBackoff())
             self._stop.wait(next(pauses))
 
     async def _operate(self) -> None:

@@ -1,29 +1,60 @@
 """/healthz, /readyz and /metrics.
 
+`/healthz` (liveness) fails only for what a new process cures: an event loop that hardly turns (one that stands still gives no answer, which
+is a failure too), kopf's thread gone, a watch that is silent without knowing it. Not for an API server or a Prometheus that is away: a
+restart brings neither back and loses the warm caches. `/readyz` says whether everything there is has been seen once; a standby is ready.
+`/readyz?verbose` tells what is wrong right now, none of which makes a replica unready: the others would have the same problems.
+
 Not kopf's own probe server: that one goes away whenever kopf is restarted.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from perfpolicy.handlers.events import KopfThread
+from perfpolicy.handlers.gauges import Gauges
+from perfpolicy.handlers.lag import LoopLag
 from perfpolicy.runtime import Runtime
+
+_LAG_LIMIT: Final = 5.0
+"""Seconds: above it, nothing the operator does is in time, and the probe itself is about to time out."""
 
 
 def application(runtime: Runtime, kopf: KopfThread) -> web.Application:
     """The three endpoints."""
+    lag = LoopLag()
+    gauges = CollectorRegistry()
+    gauges.register(Gauges(runtime, lag))
 
     async def healthz(_: web.Request) -> web.Response:
-        # Answering at all shows that the event loop turns.
-        return web.json_response({"kopf": kopf.alive}, status=200 if kopf.alive else 500)
+        problems = runtime.stuck()
+        if not kopf.alive:
+            problems["kopf"] = "its thread has ended"
+        if lag.last > _LAG_LIMIT:
+            problems["event loop"] = f"{lag.last:.1f} s late"
+        return web.json_response({"live": not problems, "problems": problems}, status=500 if problems else 200)
 
-    async def readyz(_: web.Request) -> web.Response:
-        return web.json_response({"ready": runtime.ready, "problems": runtime.problems()}, status=200 if runtime.ready else 503)
+    async def readyz(request: web.Request) -> web.Response:
+        found: dict[str, object] = {"ready": runtime.ready}
+        if "verbose" in request.query:
+            found |= {"leader": runtime.leadership(), "problems": runtime.problems(), "absentKinds": runtime.absent()}
+        return web.json_response(found, status=200 if runtime.ready else 503)
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=generate_latest() + generate_latest(gauges), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def measure_lag(_: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(lag.run(), name="loop lag")
+        yield
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
     app = web.Application()
+    app.cleanup_ctx.append(measure_lag)
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
     return app
 

@@ -1,15 +1,18 @@
 """Collects one cycle's snapshot of a provider: all its policies in a handful of queries, in a thread, one at a time."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from perfpolicy.errors import MetricsUnavailable
 from perfpolicy.evaluate.observation import Owner, Row, SampleName, Snapshot, add_series
 from perfpolicy.metrics.client import Backend, PrometheusBackend
 from perfpolicy.policy.model import Provider
 from perfpolicy.promql.queries import cycle_queries
+from perfpolicy.telemetry import QUERIES, QUERY_SECONDS
 
 
 @dataclass(slots=True)
@@ -28,11 +31,28 @@ class MetricsSource:
         """`connect` makes the backend of a provider; tests give their own."""
         self._connect = connect
         self._lanes: dict[Provider, _Lane] = {}
+        self._problems: dict[Provider, str] = {}
+
+    def problems(self) -> dict[str, str]:
+        """Providers whose last cycle got no answer, by address (and tenant), and why."""
+        return {
+            f"metrics {provider.address}{f' tenant {provider.tenant}' if provider.tenant else ''}": problem
+            for provider, problem in self._problems.items()
+        }
 
     async def collect(self, provider: Provider) -> Snapshot:
         """The newest samples of every policy of `provider`. Raises MetricsUnavailable, within the provider's timeout for all queries
         together.
         """
+        try:
+            snapshot = await self._collect(provider)
+        except MetricsUnavailable as error:
+            self._problems[provider] = str(error)
+            raise
+        self._problems.pop(provider, None)
+        return snapshot
+
+    async def _collect(self, provider: Provider) -> Snapshot:
         lane = self._lane(provider)
         if lane.running is not None and not lane.running.done():
             raise MetricsUnavailable(f"{provider.address}: still waiting for the answer to an earlier request")
@@ -49,6 +69,7 @@ class MetricsSource:
     def forget(self, used: frozenset[Provider]) -> None:
         """Let go of the threads and connections of providers that no policy uses any more."""
         for provider in [provider for provider in self._lanes if provider not in used]:
+            self._problems.pop(provider, None)
             self._lanes.pop(provider).thread.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
@@ -64,7 +85,18 @@ class MetricsSource:
 def _collect(provider: Provider, backend: Backend) -> Snapshot:
     rows: dict[Owner, dict[SampleName, Row]] = {}
     for query in cycle_queries(provider):
-        for series in backend.query(query.text):
+        for series in _query(backend, query.text):
             if isinstance(series, Mapping):
                 add_series(rows, series.get("metric"), series.get("values"))
     return Snapshot(rows)
+
+
+def _query(backend: Backend, text: str) -> Sequence[Any]:
+    started, result = time.monotonic(), "error"
+    try:
+        found = backend.query(text)
+        result = "ok"
+    finally:
+        QUERIES.labels(result).inc()
+        QUERY_SECONDS.observe(time.monotonic() - started)
+    return found

@@ -42,6 +42,7 @@ from perfpolicy.reconcile.state import PolicyState
 from perfpolicy.render import prometheus_rule
 from perfpolicy.render.manifest import GroupKind, Manifest
 from perfpolicy.render.registry import KINDS, Rendering, render
+from perfpolicy.telemetry import Result
 from perfpolicy.vocabulary import ConditionType, Reason
 
 _log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Pass:
 
     retry: bool = False
     after: float = 0.0
+    result: Result = Result.UNCHANGED
 
 
 @dataclass(slots=True)
@@ -129,7 +131,7 @@ class Reconciler:
                 self.requeue(other)
         if state.resolved is None:
             # What can be watched is watched; a right that is granted again is not.
-            return Pass(after=_RECHECK)
+            return Pass(after=_RECHECK, result=Result.REJECTED)
         return await self._program(state.resolved, state)
 
     def _undecided_elder(self, key: PolicyKey) -> PolicyKey | None:
@@ -207,7 +209,7 @@ class Reconciler:
         except RenderError as error:
             _log.exception("a policy cannot be rendered", extra={"policy": str(policy.key)})
             state.held, state.programmed = inventory, ProgrammedState(failures=(str(error),))
-            return Pass(after=_RECHECK)
+            return Pass(after=_RECHECK, result=Result.ERROR)
         _expect_rules(state, policy, rendering)
         withheld: dict[GroupKind, Withheld] = {}
         for claim in self.hub.foreign.withheld(policy):
@@ -283,9 +285,10 @@ def _expect_rules(state: PolicyState, policy: Policy, rendering: Rendering) -> N
 
 
 def _following(outcome: Outcome) -> Pass:
+    result = Result.ERROR if outcome.refused else Result.APPLIED if outcome.writes else Result.UNCHANGED
     if outcome.again:
-        return Pass(retry=True, after=outcome.retry_after)
-    return Pass(after=_RECHECK) if outcome.refused or outcome.blocked_by else Pass()
+        return Pass(retry=True, after=outcome.retry_after, result=result)
+    return Pass(after=_RECHECK if outcome.refused or outcome.blocked_by else 0.0, result=result)
 
 
 def _objects_of(needed: FactsNeeded) -> Iterator[ChildRef]:

@@ -2,6 +2,7 @@
 
 import zlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from perfpolicy.api.status import Status
 from perfpolicy.evaluate.conditions import AcceptedState, ProgrammedState
@@ -25,6 +26,8 @@ class PolicyState:
     memory: EvaluationMemory = field(default_factory=EvaluationMemory)
     packed_status: bytes = b""
     """The status in the cluster as far as we know, packed: as an object it would be half of a policy's memory, and is seldom looked at."""
+    said: tuple[tuple[str, str], ...] = ()
+    """(type, status) of each condition of that status, which most policies have in common."""
     written_at: float = 0.0
     """Loop time of the last status write."""
     judged: bool = False
@@ -38,3 +41,10 @@ class PolicyState:
     def keep_status(self, status: Status | None) -> None:
         """Remember a status read or written."""
         self.packed_status = b"" if status is None else zlib.compress(status.model_dump_json(by_alias=True, exclude_none=True).encode(), 1)
+        self.said = () if status is None else _shared(tuple((str(each.type), str(each.status)) for each in status.conditions))
+
+
+@lru_cache(maxsize=1024)
+def _shared(said: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """The same object for equal ones."""
+    return said
