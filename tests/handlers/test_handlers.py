@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import logging
+from types import SimpleNamespace
 from typing import Any, cast
 
 import kopf
@@ -13,6 +14,7 @@ from perfpolicy.handlers import events
 from perfpolicy.handlers.events import EndlessBackoff, KopfThread, kopf_settings, registry
 from perfpolicy.handlers.logs import JsonFormatter, TextFormatter
 from perfpolicy.runtime import Runtime
+from perfpolicy.settings import Settings
 
 
 def test_kopf_writes_nothing_and_never_gives_up() -> None:
@@ -114,3 +116,15 @@ def test_text_lines_show_fields_and_tracebacks() -> None:
         text = TextFormatter().format(record(policy="ns/web", exc_info=(type(error), error, error.__traceback__)))
     assert text.startswith("00:00:00.000 info    applied it policy=ns/web\n")
     assert "ValueError: no" in text
+
+
+async def test_kopf_is_told_who_it_is_for_a_containers_user_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+
+    async def operator(**options: Any) -> None:
+        told.update(options)
+
+    monkeypatch.setattr(kopf, "operator", operator)
+    runtime = SimpleNamespace(settings=Settings())
+    await KopfThread(cast(Runtime, runtime), asyncio.get_running_loop())._operate()
+    assert told["identity"]

@@ -7,6 +7,7 @@ one of its watches is refused for good, for instance while the CRD is being dele
 import asyncio
 import logging
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -117,9 +118,12 @@ class KopfThread:
         namespaces = self._runtime.settings.namespaces
         settings = kopf_settings()
         settings.scanning.disabled = bool(namespaces)
+        # Else kopf asks the password database who runs it, and the user of a container has no entry there.
+        identity: Any = socket.gethostname()
         await kopf.operator(
             registry=registry(self._runtime, self._loop),
             settings=settings,
+            identity=identity,
             standalone=True,
             clusterwide=not namespaces,
             namespaces=namespaces,
