@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from perfpolicy.evaluate.observation import Owner, Row, SampleName, Snapshot, add_series
+from perfpolicy.evaluate.observation import Rows, Snapshot, add_series
 from perfpolicy.policy import model
 from perfpolicy.promql import names
 from perfpolicy.promql.rules import revision
@@ -40,7 +40,7 @@ def answer(
     samples: int = 4,
 ) -> Snapshot:
     """A snapshot of one policy: GOOD with changes. None leaves a series out; a list gives raw samples as they are."""
-    rows: dict[Owner, dict[SampleName, Row]] = {}
+    rows: Rows = {}
     wanted: dict[str, Any] = {names.REVISION: revision(policy), **GOOD, **(changes or {})}
     for text, value in wanted.items():
         if value is not None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfpolicy.errors import MetricsUnavailable
-from perfpolicy.evaluate.observation import Observation, Owner, Row, SampleName, add_series, observe, sample_name
+from perfpolicy.evaluate.observation import Observation, Row, Rows, Snapshot, add_series, observe, sample_name
 from perfpolicy.policy.model import PolicyKey
 from perfpolicy.promql import names
 from perfpolicy.vocabulary import Reason
@@ -76,17 +76,35 @@ def test_rows_of_another_uid_belong_to_somebody_else() -> None:
     assert answer(policy).of(policy) != {}
 
 
-def test_a_forged_row_with_the_right_uid_makes_several_series() -> None:
-    policy = a.a_policy()
-    rows: dict[Owner, dict[SampleName, Row]] = {}
-    add_series(rows, labels_of(policy, names.ERROR_RATIO), [ago(0, "0.5")])
-    add_series(rows, labels_of(policy, names.ERROR_RATIO, forged="yes"), [ago(0, "0")])
-    own = rows[Owner(policy.key, policy.identity.uid)]
+def reason_with(*labels: dict[str, str]) -> Reason | None:
+    """Why there is no error ratio of a policy whose own series has the first of the label sets, and somebody else's the others."""
+    rows: Rows = {}
+    for extra in labels:
+        add_series(rows, labels_of(a.a_policy(), names.ERROR_RATIO, **extra), [ago(0, "0.5" if extra == labels[0] else "0")])
+    add_series(rows, labels_of(a.a_policy(), names.REVISION, **labels[0]), [ago(0)])
+    observation = observe(Snapshot(rows).of(a.a_policy()), sample_name(names.ERROR_RATIO), NOW, STEP)
+    assert observation.newest is None or observation.newest.value == 0.5
+    return observation.reason
+
+
+@pytest.mark.parametrize("added_by_the_backend", [{}, {"cluster": "a", "replica": "0"}])
+def test_a_row_with_a_label_more_than_the_revision_belongs_to_nobody(added_by_the_backend: dict[str, str]) -> None:
+    assert reason_with(added_by_the_backend, {**added_by_the_backend, "forged": "yes"}) is None
+    assert reason_with(added_by_the_backend, added_by_the_backend) is Reason.SEVERAL_SERIES
+
+
+@pytest.mark.parametrize("forged", [(), (names.REVISION,)])
+def test_where_the_revision_does_not_tell_there_are_several_series(forged: tuple[str, ...]) -> None:
+    rows: Rows = {}
+    for extra in ({}, {"forged": "yes"}):
+        for series in (names.ERROR_RATIO, *forged):
+            add_series(rows, labels_of(a.a_policy(), series, **extra), [ago(0)])
+    own = Snapshot(rows).of(a.a_policy())
     assert observe(own, sample_name(names.ERROR_RATIO), NOW, STEP).reason is Reason.SEVERAL_SERIES
 
 
 def test_series_that_are_not_labelled_as_ours_are_dropped() -> None:
-    rows: dict[Owner, dict[SampleName, Row]] = {}
+    rows: Rows = {}
     labels: Any
     for labels in (
         {},
@@ -111,9 +129,10 @@ ANYTHING = st.recursive(
 
 @given(ANYTHING, ANYTHING)
 def test_no_answer_can_crash_the_filing_of_rows(labels: Any, values: Any) -> None:
-    rows: dict[Owner, dict[SampleName, Row]] = {}
+    rows: Rows = {}
     add_series(rows, labels, values)
     assert all(isinstance(owner.key, PolicyKey) for owner in rows)
+    Snapshot(rows).of(a.a_policy())
 
 
 @given(st.lists(ANYTHING | st.tuples(st.floats() | st.integers(), st.text(max_size=5) | st.floats()).map(list), max_size=5))

@@ -206,6 +206,12 @@ def test_series_of_others_in_the_policys_name_change_none_of_its_figures(check: 
     check(steps(), Scenario(data, true))
 
 
+def test_a_nan_of_others_does_not_get_into_the_policys_own_errors(check: Check) -> None:
+    """Where there are no errors yet the judged requests say that there were none: whatever else stands in the policy's name."""
+    data = {series.requests(): counter(8, 12), series.recorded(POLICY, names.JUDGED_STEP, forged="1"): " ".join(["NaN"] * 12)}
+    check(steps(), Scenario(data, [recorded(names.ERRORS_STEP, 0, 5 * MINUTE), recorded(names.ERROR_RATIO, 0, 10 * MINUTE)]))
+
+
 def test_resources_are_shares_of_the_limit(check: Check) -> None:
     other = "operation-service-7d9f8c6b5-bbbbb"
     data = {

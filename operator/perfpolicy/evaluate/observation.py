@@ -4,12 +4,13 @@ Six kinds of no sample, six reasons: NoData, NotANumber, SeveralSeries, StaleSam
 judged (verdicts.py). None of them is ever 0, Met, or a trigger.
 
 A row belongs to a policy by namespace, name and UID. Rows of another UID (a former policy of that name, or forged ones) belong to nobody
-and are never read. A forged row with the right UID must differ in some other label, or Prometheus refuses it: that makes several series, so
-the worst a forger reaches is Unknown.
+and are never read. Rows in a policy's name that carry one label more stand apart, by those labels; the backend may put such labels on all
+of them (Thanos and Mimir do), so the ones that stand with the revision of the rules are the policy's, and the others are nobody's. Only
+while somebody forges that series, too, is nothing known: a forged block of the past does not spoil a budget until its window has passed.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
@@ -47,15 +48,22 @@ class Row:
     series: int = 1
 
 
+Extra = tuple[tuple[str, str], ...]
+"""Labels beyond those the rules write, sorted."""
+Rows = dict[Owner, dict[Extra, dict[SampleName, Row]]]
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One cycle's answer for all policies of a provider."""
 
-    rows: Mapping[Owner, Mapping[SampleName, Row]] = field(default_factory=dict)
+    rows: Rows = field(default_factory=dict)
 
     def of(self, policy: Policy) -> Mapping[SampleName, Row]:
-        """The rows of a policy; empty where there are none."""
-        return self.rows.get(Owner(policy.key, policy.identity.uid), {})
+        """The rows of a policy; empty where there are none. All in its name together where its revision does not tell which."""
+        apart = self.rows.get(Owner(policy.key, policy.identity.uid), {})
+        told = [rows for rows in apart.values() if _REVISION in rows]
+        return told[0] if len(told) == 1 else _together(apart.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +92,19 @@ def sample_name(series: str, **labels: str) -> SampleName:
     return SampleName(series, tuple(sorted(labels.items())))
 
 
-def add_series(rows: dict[Owner, dict[SampleName, Row]], labels: Any, values: Any) -> None:
+_REVISION: Final = sample_name(names.REVISION)
+_WRITTEN: Final = frozenset({"__name__", *names.IDENTITY, *_DISTINGUISHING})
+
+
+def _together(apart: Iterable[Mapping[SampleName, Row]]) -> Mapping[SampleName, Row]:
+    merged: dict[SampleName, Row] = {}
+    for rows in apart:
+        for name, row in rows.items():
+            merged[name] = Row(row.values, row.series + (merged[name].series if name in merged else 0))
+    return merged
+
+
+def add_series(rows: Rows, labels: Any, values: Any) -> None:
     """File one series of a backend's answer under its owner; what is not labelled as ours, or is garbage, is dropped."""
     if not isinstance(labels, Mapping) or not isinstance(values, Sequence) or isinstance(values, str):
         return
@@ -92,8 +112,9 @@ def add_series(rows: dict[Owner, dict[SampleName, Row]], labels: Any, values: An
     if not all(isinstance(part, str) and part for part in identity):
         return
     series, namespace, name, uid = map(str, identity)
-    found = rows.setdefault(Owner(PolicyKey(namespace, name), uid), {})
     own = tuple(sorted((label, str(labels[label])) for label in _DISTINGUISHING if label in labels))
+    extra = tuple(sorted((str(label), str(labels[label])) for label in labels.keys() - _WRITTEN)) if len(labels) > len(own) + 4 else ()
+    found = rows.setdefault(Owner(PolicyKey(namespace, name), uid), {}).setdefault(extra, {})
     key = SampleName(series, own)
     if key in found:
         found[key].series += 1

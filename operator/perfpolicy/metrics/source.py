@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perfpolicy.errors import MetricsUnavailable
-from perfpolicy.evaluate.observation import Owner, Row, SampleName, Snapshot, add_series
+from perfpolicy.evaluate.observation import Rows, Snapshot, add_series
 from perfpolicy.metrics.client import Backend, PrometheusBackend
 from perfpolicy.policy.model import Provider
 from perfpolicy.promql.queries import cycle_queries
@@ -83,7 +83,7 @@ class MetricsSource:
 
 
 def _collect(provider: Provider, backend: Backend) -> Snapshot:
-    rows: dict[Owner, dict[SampleName, Row]] = {}
+    rows: Rows = {}
     for query in cycle_queries(provider):
         for series in _query(backend, query.text):
             if isinstance(series, Mapping):

@@ -13,7 +13,7 @@ from typing import Final
 
 from perfpolicy.policy import model
 from perfpolicy.promql import istio, names
-from perfpolicy.promql.expr import Expr, Matcher, Op, Selector, aggregate, call, duration, number
+from perfpolicy.promql.expr import Expr, Matcher, Op, Selector, aggregate, call, duration, number, relabel
 from perfpolicy.promql.rule import Rule, block_of, bucket_sum, own, record, recorded_bounds, summed
 
 _LOWEST_FACTOR: Final = Decimal("0.9")
@@ -81,7 +81,7 @@ def periods(policy: model.Policy) -> Iterator[Rule]:
         yield record(policy, names.PERIOD_BAD, _bad(policy, objective, window, names.ERRORS_BLOCK, names.DURATION_BUCKET_BLOCK), **label)
         yield record(policy, names.PERIOD_TOTAL, summed(policy, names.JUDGED_BLOCK, window), **label)
         counted = call("count_over_time", _counted(policy, objective).over(window))
-        yield record(policy, names.PERIOD_BLOCKS, aggregate("max", counted, names.IDENTITY), **label)
+        yield record(policy, names.PERIOD_BLOCKS, relabel(counted, names.BOUND), **label)
 
 
 def bad_sum(policy: model.Policy, objective: model.Objective, window: timedelta) -> Expr:

@@ -28,7 +28,8 @@ def steps(policy: model.Policy) -> Iterator[Rule]:
     """Increases over one rule interval, from Istio's raw counters. An absent error series reads as 0 only where requests were counted."""
     yield record(policy, names.OFFERED_STEP, _request_step(policy, istio.offered(policy)))
     yield record(policy, names.JUDGED_STEP, _request_step(policy, istio.judged(policy)))
-    nothing = aggregate("sum", own(policy, names.JUDGED_STEP).instant()) * number(0)
+    # Counted, not summed: a NaN somebody else wrote in the policy's name would stay in its own errors for a whole window.
+    nothing = aggregate("count", own(policy, names.JUDGED_STEP).instant()) * number(0)
     parts = [_request_step(policy, selector).otherwise(nothing) for selector in istio.bad(policy)]
     yield record(policy, names.ERRORS_STEP, _total(parts) if parts else nothing)
     buckets = istio.judged(policy, istio.DURATION_BUCKET).where(istio.bound_matcher(*istio.recorded_bounds(policy), infinite=True))
