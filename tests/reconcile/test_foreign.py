@@ -19,13 +19,18 @@ def obj(name: str, namespace: str = "ns", metadata: dict[str, Any] | None = None
     return {"metadata": {"name": name, "namespace": namespace, "managedFields": managed, **(metadata or {})}, "spec": spec}
 
 
+def entitled(namespace: str, host: str) -> bool:
+    """The class grants api.test to `elsewhere`."""
+    return (namespace, host) == ("elsewhere", "api.test")
+
+
 @pytest.fixture
 def claims() -> ForeignClaims:
     return ForeignClaims(lambda _ref, _hosts: None)
 
 
 def reasons(claims: ForeignClaims) -> list[tuple[GroupKind, Reason]]:
-    return [(held.kind, held.reason) for held in claims.withheld(POLICY)]
+    return [(held.kind, held.reason) for held in claims.withheld(POLICY, entitled)]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +45,7 @@ def reasons(claims: ForeignClaims) -> list[tuple[GroupKind, Reason]]:
         (VIRTUAL_SERVICE, "elsewhere", {"hosts": [OWN_HOST], "exportTo": ["ns"]}, False),
         (VIRTUAL_SERVICE, "elsewhere", {"hosts": ["api.test"]}, True),
         (VIRTUAL_SERVICE, "elsewhere", {"hosts": ["api.test"], "exportTo": ["gateways"]}, True),
+        (VIRTUAL_SERVICE, "nowhere", {"hosts": ["api.test"]}, False),
         (VIRTUAL_SERVICE, "elsewhere", {"hosts": ["api.test"], "exportTo": ["."]}, False),
         (VIRTUAL_SERVICE, "elsewhere", {"hosts": ["api.test"], "exportTo": ["~"]}, False),
         (VIRTUAL_SERVICE, "elsewhere", {"hosts": ["api.test"], "exportTo": ["elsewhere"]}, False),
@@ -81,14 +87,26 @@ def test_a_route_of_another_namespace_for_our_own_service_is_told_where_we_see_i
     visible: dict[str, Any] = {} if exported is None else {"exportTo": exported}
     claims.put(VIRTUAL_SERVICE, obj("theirs", "elsewhere", hosts=[OWN_HOST], **visible))
     assert reasons(claims) == []
-    assert [(held.kind, held.reason) for held in claims.reported(POLICY)] == ([(VIRTUAL_SERVICE, Reason.HOST_CLAIMED)] if told else [])
+    assert [(held.kind, held.reason) for held in claims.reported(POLICY, entitled)] == (
+        [(VIRTUAL_SERVICE, Reason.HOST_CLAIMED)] if told else []
+    )
+
+
+@pytest.mark.parametrize(("exported", "told"), [(["*"], True), (["gateways"], True), (["."], False)])
+def test_a_route_for_an_external_host_by_a_namespace_that_is_not_granted_it_is_told_and_withholds_nothing(
+    claims: ForeignClaims, exported: list[str], told: bool
+) -> None:
+    claims.put(VIRTUAL_SERVICE, obj("theirs", "nowhere", hosts=["api.test"], exportTo=exported))
+    assert reasons(claims) == []
+    messages = [held.message for held in claims.reported(POLICY, entitled)]
+    assert ["class production does not grant it" in message for message in messages] == ([True] if told else [])
 
 
 def test_what_withholds_is_not_told_twice(claims: ForeignClaims) -> None:
     claims.put(VIRTUAL_SERVICE, obj("near", hosts=["web"]))
     claims.put(VIRTUAL_SERVICE, obj("far", "elsewhere", hosts=["api.test"]))
     assert len(reasons(claims)) == 2
-    assert list(claims.reported(POLICY)) == []
+    assert list(claims.reported(POLICY, entitled)) == []
 
 
 OURS = {"app.kubernetes.io/managed-by": "perfpolicy"}
@@ -118,7 +136,7 @@ def test_only_what_a_policy_owns_claims_nothing_here(
 
 def test_the_message_names_object_and_manager(claims: ForeignClaims) -> None:
     claims.put(VIRTUAL_SERVICE, obj("theirs", hosts=["web"]))
-    (held,) = claims.withheld(POLICY)
+    (held,) = claims.withheld(POLICY, entitled)
     assert "VirtualService ns/theirs" in held.message
     assert "helm" in held.message
 

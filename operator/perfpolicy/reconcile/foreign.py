@@ -42,6 +42,10 @@ class Withheld:
     message: str
 
 
+Entitled = Callable[[str, str], bool]
+"""Whether objects of a namespace may claim an external host."""
+
+
 class ForeignClaims:
     """Claims of foreign objects, by object and by host."""
 
@@ -66,30 +70,40 @@ class ForeignClaims:
         """Known objects of a kind."""
         return tuple(ref for ref in self._claims if ref.kind == kind)
 
-    def withheld(self, policy: Policy) -> Iterator[Withheld]:
-        """Kinds this policy must not write because of a foreign object."""
-        namespace = policy.key.namespace
+    def withheld(self, policy: Policy, entitled: Entitled) -> Iterator[Withheld]:
+        """Kinds this policy must not write because of a foreign object.
+
+        In its own namespace that is whatever claims one of its hosts; in another, a route for an external host of those `entitled` to it.
+        """
         for host in (policy.service.fqdn, *policy.traffic.hosts):
             for ref, claim in self._claiming(host, policy):
-                # An outside host is routed by gateways anywhere, so whoever shows a route to another namespace than his own may collide.
-                abroad = ref.kind == VIRTUAL_SERVICE and host != policy.service.fqdn and bool(claim.exported - {ref.namespace})
-                if ref.namespace == namespace or abroad:
+                if ref.namespace == policy.key.namespace or (_abroad(ref, claim, host, policy) and entitled(ref.namespace, host)):
                     yield Withheld(ref.kind, Reason.HOST_CLAIMED, f"{ref} ({claim.manager}) already routes the host {host}")
+        yield from self._selecting(policy)
+
+    def _selecting(self, policy: Policy) -> Iterator[Withheld]:
+        namespace = policy.key.namespace
         for ref in sorted(self._selectors.get(namespace, ()), key=str):
             claim = self._claims[ref]
             if set(claim.pods) <= set(policy.workload.selector.items()) and claim.left_by != policy.key.name:
                 yield Withheld(ref.kind, Reason.PODS_CLAIMED, f"{ref} ({claim.manager}) already selects the same pods")
 
-    def reported(self, policy: Policy) -> Iterator[Withheld]:
-        """Routes of other namespaces for this policy's own Service that its namespace is shown: told, but nothing is withheld for them.
+    def reported(self, policy: Policy, entitled: Entitled) -> Iterator[Withheld]:
+        """Routes of other namespaces that may get in the way, told because nothing is withheld for them.
 
-        The Service is the namespace's own: were its route withheld, anybody could take anybody's protection away.
+        For the policy's own Service, where its namespace is shown them, and for its external hosts, by namespaces not `entitled` to those.
+        Were ours withheld, anybody could take anybody's route and its protection away by writing one of his own.
         """
-        host = policy.service.fqdn
-        for ref, claim in self._claiming(host, policy):
+        own = policy.service.fqdn
+        for ref, claim in self._claiming(own, policy):
             shown = not claim.exported.isdisjoint({"*", policy.key.namespace})
             if ref.kind == VIRTUAL_SERVICE and ref.namespace != policy.key.namespace and shown:
-                yield Withheld(ref.kind, Reason.HOST_CLAIMED, f"{ref} ({claim.manager}) also routes the host {host} of this namespace")
+                yield Withheld(ref.kind, Reason.HOST_CLAIMED, f"{ref} ({claim.manager}) also routes the host {own} of this namespace")
+        for host in policy.traffic.hosts:
+            for ref, claim in self._claiming(host, policy):
+                if _abroad(ref, claim, host, policy) and not entitled(ref.namespace, host):
+                    message = f"{ref} ({claim.manager}) also routes the host {host}, which class {policy.class_ref.name} does not grant it"
+                    yield Withheld(ref.kind, Reason.HOST_CLAIMED, message)
 
     def _claiming(self, host: str, policy: Policy) -> Iterator[tuple[ChildRef, ForeignClaim]]:
         for ref in sorted(self._by_host.get(host, ()), key=str):
@@ -117,6 +131,12 @@ class ForeignClaims:
                 del self._by_host[host]
         if old.pods:
             self._selectors[ref.namespace].discard(ref)
+
+
+def _abroad(ref: ChildRef, claim: ForeignClaim, host: str, policy: Policy) -> bool:
+    """A route of another namespace for an external host that others are shown: gateways anywhere may route it."""
+    elsewhere = ref.namespace != policy.key.namespace and bool(claim.exported - {ref.namespace})
+    return ref.kind == VIRTUAL_SERVICE and host != policy.service.fqdn and elsewhere
 
 
 def _is_ours(metadata: Mapping[str, Any]) -> bool:

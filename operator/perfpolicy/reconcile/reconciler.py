@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from perfpolicy.api.performance_class import PerformanceClass
 from perfpolicy.api.policy import PerformancePolicy, parse_policy
@@ -26,7 +27,7 @@ from perfpolicy.evaluate.conditions import (
 )
 from perfpolicy.evaluate.evaluation import EvaluationMemory
 from perfpolicy.policy.antipatterns import antipatterns
-from perfpolicy.policy.classes import select_class
+from perfpolicy.policy.classes import admits, granted, select_class
 from perfpolicy.policy.facts import Facts, FactsNeeded, in_mesh, needed_facts
 from perfpolicy.policy.model import Mode, Policy, PolicyKey
 from perfpolicy.policy.resolve import resolve
@@ -212,9 +213,10 @@ class Reconciler:
             return Pass(after=_RECHECK, result=Result.ERROR)
         _expect_rules(state, policy, rendering)
         withheld: dict[GroupKind, Withheld] = {}
-        for claim in self.hub.foreign.withheld(policy):
+        entitled = partial(self._entitled, policy)
+        for claim in self.hub.foreign.withheld(policy, entitled):
             withheld.setdefault(claim.kind, claim)
-        reported = tuple(Claim(claim.reason, claim.message) for claim in self.hub.foreign.reported(policy))
+        reported = tuple(Claim(claim.reason, claim.message) for claim in self.hub.foreign.reported(policy, entitled))
         if policy.mode is Mode.OBSERVE:
             withheld, reported = {}, ()
         # What an Observe policy does not write it does not delete either: its other children stay as they are.
@@ -226,6 +228,19 @@ class Reconciler:
         if outcome.writes:
             _log.info("applied", extra={"policy": str(policy.key), "writes": outcome.writes})
         return _following(outcome)
+
+    def _entitled(self, policy: Policy, namespace: str, host: str) -> bool:
+        """Whether a route in another namespace for a host of the policy's is to be respected: it stands beside one of its gateways, or the
+        class that grants the policy the host grants it, and one of the gateways, there too.
+        """
+        gateways = policy.traffic.gateways
+        cls = next((cls for cls in self.classes if cls.metadata.name == policy.class_ref.name), None)
+        labels = self.hub.namespaces.get(namespace, {})
+        if cls is None or any(gateway.namespace == namespace for gateway in gateways):
+            return True
+        there = granted(cls, namespace, labels)
+        reachable = any(there.gateway(gateway.namespace, gateway.name) for gateway in gateways)
+        return admits(cls.spec.allowed_namespaces, namespace, labels) and reachable and there.host(host)
 
     async def _write_status(self, known: KnownPolicy, state: PolicyState, *, numbers: bool) -> None:
         if not state.judged:
