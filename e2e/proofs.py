@@ -107,11 +107,14 @@ def a_failing_pod_is_ejected(world: World) -> None:
 
 
 def plaintext_is_refused_but_for_the_metrics_port(world: World) -> None:
-    """STRICT: a caller without a sidecar is cut off, not answered; the metrics port still answers it."""
+    """STRICT: a caller without a sidecar is cut off, not answered; the metrics port still answers it, for the metrics alone."""
     for address in world.pods("web").values():
-        application, metrics = world.ask_from_outside(
-            f"http://{address}:{workloads.PORT}/api/who", f"http://{address}:{workloads.METRICS_PORT}/metrics"
+        application, metrics, more = world.ask_from_outside(
+            f"http://{address}:{workloads.PORT}/api/who",
+            f"http://{address}:{workloads.METRICS_PORT}/metrics",
+            f"http://{address}:{workloads.METRICS_PORT}/api/who",
         )
+        assert more.status == 403, (more.status, more.error)
         assert application.status == 0, f"plaintext was answered {application.status}"
         assert "reset" in application.error or "EOF" in application.error, application.error
         assert metrics.status == 200, (metrics.status, metrics.error)

@@ -77,9 +77,18 @@ def test_default_deny_alone_allows_nothing() -> None:
     assert rules(ALLOW, security=security(default_deny=True)) is None
 
 
-def test_default_deny_still_lets_prometheus_scrape() -> None:
-    spec = spec_of(a_policy(security=security(default_deny=True)), "AuthorizationPolicy", ALLOW)
-    assert spec["rules"] == [{"to": [{"operation": {"ports": ["9090"]}}]}]
+@pytest.mark.parametrize(
+    ("listed", "operation"),
+    [
+        ((), {"methods": ["GET"], "paths": ["/metrics"], "ports": ["9090"]}),
+        ((a_port("http-metrics", 9090, 9090),), {"methods": ["GET"], "paths": ["/metrics"], "ports": ["9090"]}),
+        # A TCP port has no paths: the rule would never match.
+        ((a_port("tcp-metrics", 9090, 9090, TCP),), {"ports": ["9090"]}),
+    ],
+)
+def test_default_deny_still_lets_prometheus_scrape_and_nothing_else(listed: tuple[model.Port, ...], operation: dict[str, Any]) -> None:
+    policy = a_policy(security=security(default_deny=True), service=a_service(ports=(a_port(), *listed)))
+    assert spec_of(policy, "AuthorizationPolicy", ALLOW)["rules"] == [{"to": [{"operation": operation}]}]
 
 
 def test_metrics_on_the_application_port_get_no_rule_of_their_own() -> None:

@@ -14,7 +14,7 @@ from perfpolicy.render.ports import http_ports, open_metrics_port, targets
 def build(policy: Policy) -> tuple[Child, ...]:
     """The ALLOW policy where rules or default-deny ask for it, and the DENY policy where there are deny rules.
 
-    An ALLOW policy also admits the metrics port, to everybody: Prometheus has no identity in the mesh. NetworkPolicy says who reaches it.
+    An ALLOW policy also admits the scrape, from everybody: Prometheus has no identity in the mesh. NetworkPolicy says who reaches it.
     """
     security = policy.security
     children: list[Child] = []
@@ -22,11 +22,19 @@ def build(policy: Policy) -> tuple[Child, ...]:
         rules = [_normal(rule, policy) for rule in security.allow]
         port = open_metrics_port(policy)
         if port is not None:
-            rules.append(AccessRule(None, AccessTarget((), (), (port,), ())))
+            rules.append(AccessRule(None, _scrape(policy, port)))
         children.append(_child(policy, "allow", rules))
     if security.deny:
         children.append(_child(policy, "deny", [_normal(rule, policy) for rule in security.deny]))
     return tuple(children)
+
+
+def _scrape(policy: Policy, port: int) -> AccessTarget:
+    """GET of the metrics path alone: whatever else listens on the port named as metricsPort stays behind the other rules."""
+    scrape = policy.observability.scrape
+    if scrape is None or any(listed.target == port and listed.protocol is Protocol.TCP for listed in policy.service.ports):
+        return AccessTarget((), (), (port,), ())
+    return AccessTarget(("GET",), (scrape.path,), (port,), ())
 
 
 def _child(policy: Policy, action: str, rules: list[AccessRule]) -> Child:
