@@ -205,6 +205,13 @@ def test_the_namespaced_mode_needs_nothing_cluster_scoped() -> None:
     assert env["PERFPOLICY_CLASS_FILE"] == f"{folder}/classes.yaml"
 
 
+def test_without_classes_the_operator_is_not_let_out_anywhere_else() -> None:
+    none = dict.fromkeys(cls.metadata.name for cls in builtin_classes())
+    for values in ({"classes": none}, {"classes": none, "scope": {"namespaces": ["ce-hub"]}}):
+        assert _classes(values) == []
+        assert all(rule.get("to") or rule["ports"] for rule in one(helm.template(values), "NetworkPolicy")["spec"]["egress"])
+
+
 # helm test
 
 
