@@ -24,7 +24,7 @@ class HelmError(Exception):
 def helm(*args: str, given: str = "") -> str:
     """What helm prints; `given` is its standard input. Raises HelmError."""
     tool = lab_tools.required("helm", "helm")
-    done = subprocess.run([str(tool), *args], input=given, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([str(tool), *args], cwd=ROOT, input=given, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0:
         raise HelmError(done.stderr)
     return done.stdout
