@@ -506,3 +506,18 @@ async def test_a_defect_in_rendering_is_said_and_removes_nothing(bench: Bench, m
     assert bench.condition("Programmed") == ("False", "ApplyFailed")
     assert bench.kinds() == children
     assert len(bench.api.statuses[WEB]["resources"]) == len(bench.api.objects)
+
+
+async def test_a_policy_deleted_while_it_is_looked_at_gets_no_children_and_no_status(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = bench.api.read
+
+    async def late(kind: GroupKind, namespace: str | None, name: str) -> Any:
+        bench.policies.drop(WEB)
+        return await read(kind, namespace, name)
+
+    bench.api.create(SHARED)
+    monkeypatch.setattr(bench.api, "read", late)
+    await bench.create(raw_policy(workload=TARGET, service={"port": 80}))
+    assert not bench.api.log
+    assert not bench.api.statuses
+    assert WEB not in bench.states

@@ -90,8 +90,10 @@ class ClaimIndex:
                 del self._holders[claim]
 
     def elders(self, key: PolicyKey) -> list[tuple[PolicyKey, Claim]]:
-        """Older policies that claim something this one claims, the eldest first."""
-        mine = self._ranks[key]
+        """Older policies that claim something this one claims, the eldest first; none for a policy that is gone."""
+        mine = self._ranks.get(key)
+        if mine is None:
+            return []
         found = {(self._ranks[other], claim) for claim in self._claims[key] for other in self._holders[claim] if self._ranks[other] < mine}
         return [(rank.key, claim) for rank, claim in sorted(found)]
 

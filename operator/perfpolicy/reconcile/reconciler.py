@@ -125,6 +125,9 @@ class Reconciler:
         except InvalidSpec as error:
             state.accepted, state.resolved, state.evaluation = AcceptedState(problems=error.problems), None, None
         else:
+            if self.policies.get(known.key) is None:
+                # Deleted while it was looked at: a child written now would outlive it until the garbage collector looks.
+                return Pass()
             self._take(state, policy)
         state.judged = True
         if was_accepted != (state.resolved is not None):
