@@ -1,17 +1,28 @@
 """The operator as a process of its own, as it runs in a pod: started, asked whether it is ready, stopped or killed."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from e2e.waiting import eventually
 from lab.lab import Lab
 
 PROGRAM = ("-m", "perfpolicy", "run")
+
+
+def free_port() -> int:
+    """A port of this machine nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 class OperatorProcess:
@@ -42,6 +53,29 @@ class OperatorProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen([sys.executable, *self._program], env=self._environment, stdout=log, stderr=log)
         eventually(self._is_ready, seconds=60)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal and do not wait for what follows."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def ended(self, seconds: float) -> int:
+        """Wait for its end; its exit code."""
+        assert self._process is not None
+        code = self._process.wait(timeout=seconds)
+        self._process = None
+        return code
+
+    def readiness(self) -> dict[str, Any]:
+        """What /readyz?verbose says of a ready operator."""
+        with urllib.request.urlopen(f"{self._url}/readyz?verbose", timeout=5) as answer:  # noqa: S310 - a fixed http URL
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+    def metrics(self) -> str:
+        """What /metrics says."""
+        with urllib.request.urlopen(f"{self._url}/metrics", timeout=5) as answer:  # noqa: S310 - a fixed http URL
+            return str(answer.read().decode())
 
     def kill(self) -> None:
         """SIGKILL: no chance to clean up."""
@@ -76,10 +110,8 @@ class OperatorProcess:
     def _signal(self, number: signal.Signals) -> int:
         if self._process is None:
             return 0
-        self._process.send_signal(number)
-        code = self._process.wait(timeout=15)
-        self._process = None
-        return code
+        self.send(number)
+        return self.ended(seconds=15)
 
     def _is_ready(self) -> bool:
         assert self.running, f"the operator ended:\n{self.log.read_text()[-3000:]}"

@@ -5,7 +5,6 @@ ask for every kind of child. Few pods on purpose: the lab has two cores.
 """
 
 import secrets
-import socket
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any, Self
 
 from e2e.asking import Answer, Request, ask, ask_gateway
 from e2e.cluster import Cluster
-from e2e.operator_process import PROGRAM, OperatorProcess
+from e2e.operator_process import PROGRAM, OperatorProcess, free_port
 from e2e.policies import API_VERSION
 from e2e.waiting import eventually
 from lab import backend_control, load, mesh, prometheus, workloads
@@ -27,10 +26,7 @@ CLOCKS = {"poll_min": "1", "poll_max": "2", "retry_max": "5", "sweep": "5", "dis
 
 def operator(lab: Lab, log: Path, namespaces: str, *, program: tuple[str, ...] = PROGRAM) -> OperatorProcess:
     """An operator for some namespaces only (separated by commas), beside others on the same cluster."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return OperatorProcess(lab, log, port, program, namespaces=namespaces, **CLOCKS)
+    return OperatorProcess(lab, log, free_port(), program, namespaces=namespaces, **CLOCKS)
 
 
 def web_policy(namespace: str, class_name: str, host: str) -> dict[str, Any]:

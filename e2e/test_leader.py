@@ -1,0 +1,153 @@
+"""Two operators with one Lease: one writes, the other takes over in time, and who has lost the Lease writes nothing."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.cluster import Cluster
+from e2e.operator_process import PROGRAM, OperatorProcess, free_port
+from e2e.policies import a_class, a_policy
+from e2e.waiting import eventually
+from e2e.world import CLOCKS
+from lab import audit
+
+BRIEF = {"lease_duration": "4", "lease_renew_deadline": "3", "lease_retry": "0.5"}
+"""Clocks for a claim that is not about them."""
+POLICIES = 20
+TERMINATED_SECONDS, KILLED_SECONDS = 3.0, 20.0
+
+
+class Pair:
+    """Two operators of one namespace, both ready. Use as a context manager."""
+
+    def __init__(self, cluster: Cluster, namespace: str, folder: Path, **settings: str) -> None:
+        self.cluster, self.namespace = cluster, namespace
+        given = {**CLOCKS, "namespaces": namespace, "lease": "e2e", "lease_namespace": namespace, **settings}
+        self.operators = [OperatorProcess(cluster.lab, folder / f"{name}.log", free_port(), PROGRAM, **given) for name in ("one", "two")]
+
+    def __enter__(self) -> "Pair":
+        for each in self.operators:
+            each.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self.operators:
+            if each.running:
+                each.send(signal.SIGCONT)
+            each.stop()
+
+    def roles(self) -> tuple[OperatorProcess, OperatorProcess]:
+        """The leader and the standby, once there are both."""
+
+        def found() -> tuple[OperatorProcess, OperatorProcess]:
+            leading = [each for each in self.operators if each.readiness()["leader"]["leads"]]
+            assert len(leading) == 1, [each.readiness() for each in self.operators]
+            return leading[0], next(each for each in self.operators if each is not leading[0])
+
+        return eventually(found, seconds=30)
+
+    def asked(self, since: int, agent: str) -> list[audit.Request]:
+        """What one of them asked of the API server since a position in the audit log."""
+        return [one for one in audit.requests(self.cluster.lab.audit_log, since, agent) if agent in one.agent]
+
+    def writes(self, since: int, agent: str) -> list[audit.Request]:
+        """What one of them wrote, but for the Lease."""
+        return [one for one in self.asked(since, agent) if one.is_write and one.resource != "leases"]
+
+    def drift(self) -> None:
+        """Something the leader has to repair."""
+        self.cluster.delete("service", "web", self.namespace)
+
+    def taken_over(self, since: int, agent: str, start: float, seconds: float) -> float:
+        """Seconds from `start` to the first write of one of them since a position."""
+
+        def wrote() -> float:
+            assert self.writes(since, agent), f"{agent} has written nothing"
+            return time.monotonic() - start
+
+        return eventually(wrote, seconds)
+
+
+def identity(operator: OperatorProcess) -> str:
+    """Its name in the Lease and in the audit log."""
+    name: str = operator.readiness()["leader"]["identity"]
+    return name
+
+
+def waiting(cluster: Cluster, namespace: str) -> set[str]:
+    """Names of the policies that are not programmed."""
+    policies = json.loads(cluster.kubectl("get", "pp", "-n", namespace, "-o", "json"))["items"]
+    conditions = {policy["metadata"]["name"]: policy.get("status", {}).get("conditions", ()) for policy in policies}
+    return {name for name, found in conditions.items() if ("Programmed", "True") not in {(each["type"], each["status"]) for each in found}}
+
+
+@pytest.fixture
+def pair(cluster: Cluster, mesh_namespace: str, tmp_path: Path) -> Iterator[Pair]:
+    """Two operators with the default clocks, and one policy that is programmed."""
+    cluster.apply(a_class())
+    with Pair(cluster, mesh_namespace, tmp_path) as pair:
+        cluster.apply(a_policy("web", mesh_namespace))
+        eventually(lambda: not waiting(cluster, mesh_namespace))
+        yield pair
+
+
+def test_a_leader_that_ends_or_is_killed_is_replaced_in_time(pair: Pair) -> None:
+    log = pair.cluster.lab.audit_log
+    leader, standby = pair.roles()
+    first, second = identity(leader), identity(standby)
+    assert standby.readiness()["leader"]["holder"] == first
+    assert "perfpolicy_leader 1.0" in leader.metrics()
+    assert "perfpolicy_leader 0.0" in standby.metrics()
+    assert pair.writes(0, first)
+    assert pair.writes(0, second) == [], "a standby writes nothing"
+
+    since, start = audit.position(log), time.monotonic()
+    leader.send(signal.SIGTERM)
+    pair.drift()
+    terminated = pair.taken_over(since, second, start, TERMINATED_SECONDS + 5)
+    assert leader.ended(seconds=10) == 0
+    eventually(lambda: pair.cluster.get("service", "web", pair.namespace) is not None)
+    children = {(one.verb, one.resource) for one in pair.writes(since, second)} - {("patch", "performancepolicies/status")}
+    assert children - {("patch", "events")} == {("patch", "services")}, "what the former leader wrote is not written again"
+
+    leader.start()
+    third = identity(leader)
+    since, start = audit.position(log), time.monotonic()
+    standby.kill()
+    pair.drift()
+    killed = pair.taken_over(since, third, start, KILLED_SECONDS + 5)
+    print(f"\nnext write after SIGTERM {terminated:.1f} s, after SIGKILL {killed:.1f} s")
+    assert terminated <= TERMINATED_SECONDS
+    assert killed <= KILLED_SECONDS
+    lease = pair.cluster.get("lease", "e2e", pair.namespace)
+    assert lease is not None
+    assert (lease["spec"]["holderIdentity"], lease["spec"]["leaseTransitions"]) == (third, 2)
+
+
+def test_a_leader_that_was_stopped_in_the_middle_of_its_work_writes_nothing_after_it_wakes(
+    cluster: Cluster, mesh_namespace: str, tmp_path: Path
+) -> None:
+    cluster.apply(a_class())
+    with Pair(cluster, mesh_namespace, tmp_path, **BRIEF) as pair:
+        leader, standby = pair.roles()
+        former, successor = identity(leader), identity(standby)
+        start = audit.position(cluster.lab.audit_log)
+        cluster.apply(*(a_policy(f"web-{number}", mesh_namespace) for number in range(POLICIES)))
+        eventually(lambda: len(pair.writes(start, former)) > 20)
+        leader.send(signal.SIGSTOP)
+        assert waiting(cluster, mesh_namespace), "there was nothing left to write"
+        eventually(lambda: bool(pair.writes(start, successor)), seconds=15)
+        since = audit.position(cluster.lab.audit_log)
+        leader.send(signal.SIGCONT)
+        # It is awake when it has looked at the Lease a few times, as standbys do.
+        eventually(lambda: len(pair.asked(since, former)) > 10 and leader.readiness()["leader"]["holder"] == successor)
+        eventually(lambda: not waiting(cluster, mesh_namespace), seconds=60)
+        assert [one for one in pair.asked(since, former) if one.is_write] == []
+        assert len([one for one in pair.asked(since, former) if one.resource == "leases"]) > 3
+        assert leader.running
+        assert (leader.readiness()["ready"], leader.readiness()["leader"]["leads"]) == (True, False)
+        assert standby.readiness()["leader"]["leads"]
