@@ -1,7 +1,7 @@
 """The operator against a real API server: children appear, stay, are repaired and go, and nobody else's objects are touched."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -50,6 +50,12 @@ def spec_of(cluster: Cluster, kind: str, name: str, namespace: str) -> Any:
     """What a child says; None where it does not exist."""
     found = cluster.get(kind, name, namespace)
     return None if found is None else found.get("spec", found.get("data"))
+
+
+def entry_time(cluster: Cluster, kind: str, name: str, namespace: str) -> str:
+    """When the operator's entry in managedFields last changed."""
+    found = cluster.get(kind, name, namespace)
+    return next(str(e["time"]) for e in (found or {})["metadata"]["managedFields"] if e["manager"] == "perfpolicy")
 
 
 def owner(cluster: Cluster, kind: str, name: str, namespace: str) -> str:
@@ -326,3 +332,19 @@ def test_sigterm_ends_the_operator_within_three_seconds(cluster: Cluster, operat
     assert operator.stop() == 0
     assert (datetime.now(UTC) - started).total_seconds() < 3
     operator.start()
+
+
+def test_an_apply_under_our_own_name_is_repaired(cluster: Cluster, web: str) -> None:
+    """With the digest annotation kept only the time of our entry in managedFields tells, in whole seconds."""
+    settled(cluster, web)
+    before = spec_of(cluster, "service", "web", web)
+    copied = cluster.get("service", "web", web)
+    assert copied is not None
+    for name in ("managedFields", "resourceVersion", "creationTimestamp", "uid"):
+        copied["metadata"].pop(name, None)
+    spec = {"selector": {"app": "elsewhere"}, "ports": copied["spec"]["ports"]}
+    ours = {**{name: copied[name] for name in ("apiVersion", "kind", "metadata")}, "spec": spec}
+    written = datetime.fromisoformat(entry_time(cluster, "service", "web", web))
+    eventually(lambda: datetime.now(UTC) - written > timedelta(seconds=2))
+    cluster.kubectl("apply", "--server-side", "--field-manager=perfpolicy", "-f", "-", input=json.dumps(ours))
+    eventually(lambda: spec_of(cluster, "service", "web", web) == before)
