@@ -21,6 +21,7 @@ from e2e.operator_process import OperatorProcess
 from e2e.policies import a_class
 from e2e.world import World
 from e2e.world import operator as an_operator
+from lab.__main__ import find
 from lab.lab import Lab
 from perfpolicy.yaml_text import dump_all
 
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The lab for tests that need no running pods."""
-    parser.addoption("--lab", default="fake", help="name of the lab, which must be up, for tests of the operator process")
+    parser.addoption("--lab", default="fake", help="name of the lab (or of a cluster of yours) that is up, for these tests")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -91,9 +92,11 @@ def namespace(kubectl: Kubectl) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Cluster:
-    """The lab of fake nodes, with our CRDs."""
-    found = Cluster(Lab(request.config.getoption("--lab"), "fake"))
-    assert found.lab.kubeconfig.exists(), f"no lab named {found.lab.name}: bring it up with `python -m lab up --node fake`"
+    """The lab of fake nodes, or the one named, with our CRDs."""
+    name = request.config.getoption("--lab")
+    lab = find(name)
+    assert lab is not None, f"no lab named {name}: bring it up with `python -m lab up --node fake`"
+    found = Cluster(lab)
     found.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     found.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
     return found

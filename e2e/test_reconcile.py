@@ -41,6 +41,8 @@ def programmed(cluster: Cluster, name: str, namespace: str, seconds: float = 30)
 
 def unwritten(cluster: Cluster, since: datetime, namespace: str) -> bool:
     """The operator has written nothing but Events in the namespace."""
+    if cluster.lab.node == "external":
+        pytest.skip("a cluster of the user's keeps its audit log to itself")
     written = cluster.writes(since, namespace)
     assert not written, written
     return True

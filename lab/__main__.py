@@ -37,7 +37,9 @@ def find(name: str | None) -> Lab | None:
 def _found(name: str | None) -> Lab:
     lab = find(name)
     if lab is None:
-        raise LabError(f"no lab {name!r} is up" if name else "no lab is up: `python -m lab up`")
+        named = sorted(record.parent.name for record in paths.STATE.glob("*/lab.json"))
+        remedy = f"name one with --name: {', '.join(named)}" if named else "`python -m lab up`"
+        raise LabError(f"no lab {name!r} is up" if name else f"no lab is up: {remedy}")
     return lab
 
 
@@ -103,7 +105,7 @@ def status_command(name: str | None, output: str) -> None:
 def status(lab: Lab) -> dict[str, Any]:
     """The lab's state as plain data: its name, kind, kubeconfig, whether the API answers, and each daemon."""
     daemons = {each: "running" if lab.supervisor.running(each) else "ended" for each in lab.supervisor.names()}
-    ready = api_ready(lab) if lab.node != "external" else True
+    ready = api_ready(lab)
     places = {"kubeconfig": str(lab.kubeconfig), "logs": str(lab.logs)}
     return {"name": lab.name, "node": lab.node, **places, "ready": ready, "daemons": daemons}
 

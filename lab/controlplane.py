@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from lab.components import binary
+from lab.errors import CommandError
 from lab.lab import NODE_IP, Lab, Step, write_settings
 from lab.pki import Authority, Pair, signing_key, token, write_private
 from lab.processes import http_ok
@@ -56,6 +57,11 @@ def _kubeconfig(lab: Lab, path: Path, user: dict[str, str]) -> Path:
 
 def api_ready(lab: Lab) -> bool:
     """Whether the API server answers /readyz with 200."""
+    if lab.node == "external":
+        try:
+            return lab.kubectl("get", "--raw", "/readyz", "--request-timeout=5s").strip() == "ok"
+        except CommandError:
+            return False
     if not (lab.pki / "admin.token").exists():
         return False
     return http_ok(f"{lab.server}/readyz", ca=cluster_ca(lab).pair.certificate, token=token(lab.pki / "admin.token"))

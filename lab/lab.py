@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import time
 import zlib
@@ -122,8 +123,12 @@ class Lab:
         return {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
 
     def kubectl(self, *arguments: str, input: str | None = None) -> str:
-        """Run kubectl against the lab and return its stdout; raises CommandError with its stderr."""
-        return run([components.binary("kubectl"), *arguments], input=input, env=self.environment())
+        """Run kubectl against the lab and return its stdout; raises CommandError with its stderr.
+
+        Against a cluster of the user's it is the user's own kubectl where there is one: nothing needs to be built then.
+        """
+        own = shutil.which("kubectl") if self.node == "external" else None
+        return run([own or components.binary("kubectl"), *arguments], input=input, env=self.environment())
 
     def apply(self, objects: Iterable[Mapping[str, Any]] | str) -> str:
         """Server-side apply objects (or YAML text) as field manager perfpolicy-lab, taking over conflicting fields."""

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from lab import paths
 from lab.__main__ import env_lines, find, main
 from lab.components import TOOLS
-from lab.errors import LabBusyError, LabError
+from lab.errors import LabBusyError, LabError, MissingPrerequisiteError
 from lab.lab import Lab
 from lab.up import _only_node, exclusive
 
@@ -69,6 +69,8 @@ def test_nothing_up_is_said_plainly_and_down_is_then_no_error() -> None:
     refused = CliRunner().invoke(main, ["env"])
     assert isinstance(refused.exception, LabError)
     assert "python -m lab up" in str(refused.exception)
+    is_up(Lab("mine", "external", Path("/mine/config")))
+    assert "--name: mine" in str(CliRunner().invoke(main, ["env"]).exception)
 
 
 def test_status_of_a_lab_whose_api_server_is_gone_is_not_ready_and_fails() -> None:
@@ -76,6 +78,48 @@ def test_status_of_a_lab_whose_api_server_is_gone_is_not_ready_and_fails() -> No
     ran = CliRunner().invoke(main, ["status", "-o", "json"])
     assert ran.exit_code == 1
     assert json.loads(ran.stdout)["ready"] is False
+
+
+@pytest.fixture
+def users_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A kubectl of the user's, which notes what it is asked, and answers while the file `answer` beside it says how."""
+    folder = tmp_path / "user"
+    folder.mkdir()
+    script = '#!/bin/sh\necho "$KUBECONFIG $*" >>"$(dirname "$0")/asked"\nexec cat "$(dirname "$0")/answer"\n'
+    (folder / "kubectl").write_text(script)
+    (folder / "kubectl").chmod(0o755)
+    (folder / "config").write_text("the user's own")
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return folder
+
+
+def test_a_cluster_of_the_users_is_used_with_the_users_kubectl_and_left_as_it_was(users_kubectl: Path) -> None:
+    crds = ("virtualservices.networking.istio.io", "prometheusrules.monitoring.coreos.com")
+    (users_kubectl / "answer").write_text("".join(f"customresourcedefinition.apiextensions.k8s.io/{name}\n" for name in crds))
+    config = users_kubectl / "config"
+    assert CliRunner().invoke(main, ["up", "--kubeconfig", str(config)], catch_exceptions=False).exit_code == 0
+    assert find(None) == Lab("external", "external", config)
+    assert all(line.startswith(f"{config} get ") for line in (users_kubectl / "asked").read_text().splitlines())
+    assert CliRunner().invoke(main, ["down"], catch_exceptions=False).exit_code == 0
+    assert find(None) is None
+    assert config.read_text() == "the user's own"
+
+
+def test_a_cluster_of_the_users_without_what_we_need_is_refused_with_its_name(users_kubectl: Path) -> None:
+    (users_kubectl / "answer").write_text("customresourcedefinition.apiextensions.k8s.io/virtualservices.networking.istio.io\n")
+    refused = CliRunner().invoke(main, ["up", "--kubeconfig", str(users_kubectl / "config")])
+    assert isinstance(refused.exception, MissingPrerequisiteError)
+    assert "prometheusrules" in str(refused.exception)
+    assert "virtualservices" not in str(refused.exception)
+
+
+@pytest.mark.parametrize(("answer", "ready"), [("ok", True), ("[-]etcd failed", False), (None, False)])
+def test_the_users_cluster_is_ready_when_it_says_so(users_kubectl: Path, answer: str | None, ready: bool) -> None:
+    is_up(Lab("external", "external", users_kubectl / "config"))
+    if answer is not None:
+        (users_kubectl / "answer").write_text(answer)
+    ran = CliRunner().invoke(main, ["status", "-o", "json"], catch_exceptions=False)
+    assert (ran.exit_code, json.loads(ran.stdout)["ready"]) == (0 if ready else 1, ready)
 
 
 def test_two_commands_on_one_lab_exclude_each_other() -> None:
