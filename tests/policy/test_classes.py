@@ -104,3 +104,10 @@ def test_the_built_in_classes_are_the_four_environments_and_production_is_defaul
     classes = {cls.metadata.name: cls for cls in builtin_classes()}
     assert set(classes) == {"development", "testing", "staging", "production"}
     assert [cls.metadata.name for cls in default_classes(classes.values())] == ["production"]
+
+
+@pytest.mark.parametrize("name", ["policy_uid", "namespace", "le", "window"])
+def test_a_matcher_on_a_label_the_rules_set_is_refused(name: str) -> None:
+    with pytest.raises(InvalidSpec, match="any name but") as raised:
+        a_class({"metrics.matchers": [{"name": "cluster", "value": "a"}, {"name": name, "value": "a"}]})
+    assert [problem.path for problem in raised.value.problems] == ["spec.metrics.matchers"]

@@ -206,6 +206,23 @@ def test_series_of_others_in_the_policys_name_change_none_of_its_figures(check: 
     check(steps(), Scenario(data, true))
 
 
+@pytest.mark.parametrize("own", [{"cluster": "a.b"}, {}], ids=["beside other clusters", "where the label is external"])
+def test_the_classes_matchers_tell_clusters_apart_and_are_on_what_is_recorded(check: Check, own: dict[str, str]) -> None:
+    """A Prometheus of one cluster does not have its external label on what it scrapes; one of several has others' series, too."""
+    policy = a.a_policy(metrics=a.a_metrics_source(provider=a.a_provider(matchers=(("cluster", "a.b"), ("region", "")))))
+    data = {
+        series.requests(**own): counter(8, 12),
+        series.requests("500", **own): counter(2, 12),
+        series.requests(cluster="aXb"): counter(90, 12),
+        series.requests(region="north"): counter(90, 12),
+        series.container("container_memory_working_set_bytes", **own): constant(256 * 2**20, 12),
+        series.container("container_memory_working_set_bytes", cluster="aXb"): constant(512 * 2**20, 12),
+    }
+    expected = {names.ERROR_RATIO: 0.2, names.JUDGED_RATE: 10, names.MEMORY_RATIO: 0.5}
+    found = [Expect(name, 10 * MINUTE, {series.recorded(policy, name, cluster="a.b"): value}) for name, value in expected.items()]
+    check(steps(policy), Scenario(data, found))
+
+
 def test_a_nan_of_others_does_not_get_into_the_policys_own_errors(check: Check) -> None:
     """Where there are no errors yet the judged requests say that there were none: whatever else stands in the policy's name."""
     data = {series.requests(): counter(8, 12), series.recorded(POLICY, names.JUDGED_STEP, forged="1"): " ".join(["NaN"] * 12)}

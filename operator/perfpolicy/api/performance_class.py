@@ -1,11 +1,12 @@
 """Wire format of PerformanceClass: the admin's side, which fills, limits and grants."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from perfpolicy.api.base import DnsLabel, Host, Labels, Named, ObjectName, Percent, PositiveDuration, PromLabelName, Rule, SetOf, Wire
+from perfpolicy.api.observability import RESERVED_LABELS
 from perfpolicy.api.parse import parse
 from perfpolicy.api.policy import Metadata, PolicySettings
 from perfpolicy.api.traffic import GatewayRef, Limit
@@ -84,6 +85,9 @@ class Matcher(Wire):
     """Its value."""
 
 
+_OURS: Final = (*RESERVED_LABELS, "le", "window")
+
+
 class ClassMetrics(Wire):
     """The Prometheus that holds the measurements."""
 
@@ -104,7 +108,17 @@ class ClassMetrics(Wire):
     rule_interval: PositiveDuration | None = None
     """Time between two evaluations of the rules. Left out: 30s."""
     matchers: Named[Matcher] | None = None
-    """Labels put into every query and rule, for example the cluster where one Prometheus serves several."""
+    """Labels put into every query and rule, for example the cluster where one Prometheus serves several. Rules also take raw series that
+    lack the label: a Prometheus of one cluster adds such labels only to what leaves it."""
+
+    RULES = (
+        Rule(
+            cel=f"!has(self.matchers) || !self.matchers.exists(m, m.name in [{', '.join(map(repr, _OURS))}])",
+            holds=lambda metrics: not {matcher.name for matcher in metrics.matchers or ()} & set(_OURS),
+            message=f"a matcher may have any name but {', '.join(_OURS)}: the rules set those",
+            field="matchers",
+        ),
+    )
 
 
 class ClassLabels(Wire):

@@ -193,7 +193,7 @@ class MetricsSource:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One metrics backend: all policies with an equal Provider are asked together. `matchers` go into every query."""
+    """One metrics backend: all policies with an equal Provider are asked together. `matchers` go into every query and rule."""
 
     address: str
     tenant: str | None

@@ -37,13 +37,13 @@ _GENERATE_NAME_MAX: Final = 58
 
 def offered(policy: model.Policy, metric: str = REQUESTS) -> Selector:
     """All requests to the policy's workload that the SLI's reporter saw."""
-    reporter = Matcher("reporter", Op.EQ, policy.sli.reporter.value)
+    common = (Matcher("reporter", Op.EQ, policy.sli.reporter.value), *_there(policy))
     if policy.sli.reporter is model.Reporter.SOURCE:
-        return Selector(metric, (reporter, Matcher("destination_service", Op.EQ, policy.service.fqdn)))
+        return Selector(metric, (*common, Matcher("destination_service", Op.EQ, policy.service.fqdn)))
     return Selector(
         metric,
         (
-            reporter,
+            *common,
             Matcher("destination_workload", Op.EQ, policy.workload.name),
             Matcher("destination_workload_namespace", Op.EQ, policy.key.namespace),
             # Set by Prometheus from the pod it scraped; the labels above are whatever that pod says. Any pod can say it is this workload.
@@ -79,6 +79,7 @@ def circuit_open(policy: model.Policy) -> Selector:
             Matcher("reporter", Op.EQ, model.Reporter.SOURCE.value),
             Matcher("destination_service", Op.EQ, policy.service.fqdn),
             Matcher("response_flags", Op.RE, _flagged(OPEN_FLAGS)),
+            *_there(policy),
         ),
     )
 
@@ -91,6 +92,7 @@ def containers(policy: model.Policy, metric: str) -> Selector:
             Matcher("namespace", Op.EQ, policy.key.namespace),
             Matcher("pod", Op.RE, _pod_pattern(policy.workload)),
             Matcher("container", Op.EQ, policy.workload.container),
+            *_there(policy),
         ),
     )
 
@@ -132,6 +134,16 @@ def bound_matcher(*bounds: Decimal, infinite: bool = False) -> Matcher:
     spellings = [text for bound in bounds for text in (f"{bound:f}", f"{bound:.1f}")]
     patterns = [literal_pattern(text) for text in dict.fromkeys(spellings)] + (["\\+Inf"] if infinite else [])
     return Matcher("le", Op.RE, "|".join(patterns))
+
+
+def _there(policy: model.Policy) -> tuple[Matcher, ...]:
+    """The class's matchers, or their labels absent: a Prometheus of one cluster does not put its external labels on what it scrapes, while
+    one of several clusters holds series of the others beside ours.
+    """
+    return tuple(
+        Matcher(label, Op.RE, f"{literal_pattern(value)}|") if value else Matcher(label, Op.EQ, "")
+        for label, value in policy.metrics.provider.matchers
+    )
 
 
 def _ms(value: timedelta) -> int:

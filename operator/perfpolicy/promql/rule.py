@@ -54,8 +54,12 @@ class RuleGroup:
 
 
 def labels_of(policy: model.Policy) -> dict[str, str]:
-    """The identity every recorded series and alert carries. Offline the uid is empty, which Prometheus reads as absent."""
-    return {names.POLICY: policy.key.name, names.NAMESPACE: policy.key.namespace, names.UID: policy.identity.uid}
+    """What every recorded series and alert carries: the policy's identity and the class's matchers, which the queries ask for.
+
+    Offline the uid is empty, which Prometheus reads as absent.
+    """
+    identity = {names.POLICY: policy.key.name, names.NAMESPACE: policy.key.namespace, names.UID: policy.identity.uid}
+    return dict(policy.metrics.provider.matchers) | identity
 
 
 def own(policy: model.Policy, series: str) -> Selector:
