@@ -7,7 +7,7 @@ import pytest
 
 from e2e.cluster import Cluster
 from e2e.operator_process import OperatorProcess
-from e2e.policies import a_policy
+from e2e.policies import a_class, a_policy
 from e2e.waiting import eventually, throughout
 
 GATEWAY = {"namespace": "e2e", "name": "public"}
@@ -91,3 +91,25 @@ def condition_message(cluster: Cluster, namespace: str) -> str:
     """What the Conflict says."""
     conditions = json.loads(cluster.kubectl("get", "pp", "web", "-n", namespace, "-o", "json"))["status"]["conditions"]
     return next(str(condition["message"]) for condition in conditions if condition["type"] == "Conflict")
+
+
+def test_a_route_in_a_namespace_not_granted_our_host_is_told_and_ours_is_written(
+    cluster: Cluster, operator: OperatorProcess, mesh_namespace: str
+) -> None:
+    hostile = f"{mesh_namespace}-hostile"
+    granted = {"name": "own", "namespaces": {"names": [mesh_namespace]}, "workloadCreation": "Allowed"}
+    grants = [{**granted, "hosts": ["*.e2e.test"], "gateways": [GATEWAY]}]
+    cluster.apply(a_class(mesh_namespace, grants=grants))
+    cluster.kubectl("create", "namespace", hostile)
+    try:
+        cluster.apply(virtual_service("theirs", f"{mesh_namespace}.e2e.test", hostile, gateways=["e2e/public"]))
+        wanted = policy(mesh_namespace)
+        wanted["spec"]["className"] = mesh_namespace
+        cluster.apply(wanted)
+        eventually(lambda: cluster.condition("web", mesh_namespace, "Conflict") == ("True", "HostClaimed"))
+        assert f"VirtualService {hostile}/theirs" in condition_message(cluster, mesh_namespace)
+        eventually(lambda: cluster.get("virtualservice", "web-gateway", mesh_namespace) is not None)
+        eventually(lambda: cluster.condition("web", mesh_namespace, "Programmed") == ("True", "Programmed"))
+    finally:
+        cluster.kubectl("delete", "namespace", hostile, "--wait=false")
+        cluster.kubectl("delete", "performanceclass", mesh_namespace)
