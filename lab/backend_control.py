@@ -22,7 +22,7 @@ def set_fault(lab: Lab, namespace: str, selector: str, **faults: float | bool) -
     """Set the named faults on every running pod that `selector` (e.g. "app=api-gateway,version=canary") matches.
 
     Faults that are not named stay as they are: latency_ms, latency_jitter_ms, error_ratio (0..1), error_code, fail_first_n,
-    cpu_burn_ms (per request), memory_mib, not_ready. Returns the pods' names; raises CommandError when there is no pod or
+    cpu_burn_ms (per request), memory_mib, not_ready, workers. Returns the pods' names; raises CommandError when there is no pod or
     one refuses.
     """
     return [name for name, _ in _each(lab, namespace, selector, "POST", faults)]

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -89,6 +91,23 @@ func TestLatencyIsAddedAndMeasured(t *testing.T) {
 		if !strings.Contains(text, line) {
 			t.Errorf("no %s in\n%s", line, text)
 		}
+	}
+}
+
+func TestWorkersWorkOffTheLineAlsoForCallersThatLeft(t *testing.T) {
+	app, measured := newApplication(t, "")
+	get(t, app.faults.routes(), "POST", "/control", `{"workers": 1, "latency_ms": 40}`)
+	handler := app.routes(measured)
+	left, leave := context.WithCancel(context.Background())
+	leave()
+	started := time.Now()
+	var asked sync.WaitGroup
+	for _, ctx := range []context.Context{context.Background(), left, left} {
+		asked.Go(func() { handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "GET", "/x", nil)) })
+	}
+	asked.Wait()
+	if took := time.Since(started); took < 120*time.Millisecond {
+		t.Errorf("three requests of 40 ms by one worker took %s", took)
 	}
 }
 

@@ -25,11 +25,13 @@ type faults struct {
 	CPUBurnMS       float64 `json:"cpu_burn_ms"`  // computed on a CPU in every request
 	MemoryMiB       int     `json:"memory_mib"`   // held, and touched so that it counts as working set
 	NotReady        bool    `json:"not_ready"`    // /readyz answers 503
+	Workers         int     `json:"workers"`      // requests worked on at a time, 0 for any number; the others wait in line
 }
 
 const (
 	maxLatencyMS = 600_000
 	maxMemoryMiB = 4096
+	maxWorkers   = 1000
 )
 
 func (f faults) check() error {
@@ -46,6 +48,8 @@ func (f faults) check() error {
 		return fmt.Errorf("cpu_burn_ms must be 0..%d", maxLatencyMS)
 	case f.MemoryMiB < 0 || f.MemoryMiB > maxMemoryMiB:
 		return fmt.Errorf("memory_mib must be 0..%d", maxMemoryMiB)
+	case f.Workers < 0 || f.Workers > maxWorkers:
+		return fmt.Errorf("workers must be 0..%d", maxWorkers)
 	}
 	return nil
 }
@@ -55,6 +59,7 @@ type faultState struct {
 	initial faults
 	now     faults
 	held    []byte
+	slots   chan struct{} // as many as there are workers; nil without a limit
 }
 
 // newFaultState starts with the faults of the JSON text initial; empty means none.
@@ -108,18 +113,30 @@ func (s *faultState) set(changed faults) {
 			s.held[page] = 1
 		}
 	}
+	if changed.Workers != s.now.Workers {
+		s.slots = nil
+		if changed.Workers > 0 {
+			s.slots = make(chan struct{}, changed.Workers)
+		}
+	}
 	s.now = changed
 }
 
 // suffer makes the request slow and busy as told and returns the error code to answer, 0 for none. id is its X-Request-ID.
 func (s *faultState) suffer(ctx context.Context, id string) int {
 	s.mu.Lock()
-	now := s.now
+	now, slots := s.now, s.slots
 	failing := now.FailFirstN > 0
 	if failing {
 		s.now.FailFirstN--
 	}
 	s.mu.Unlock()
+	if slots != nil {
+		// As most servers do, it works off the whole line, also for callers that have left.
+		ctx = context.WithoutCancel(ctx)
+		slots <- struct{}{}
+		defer func() { <-slots }()
+	}
 	if now.CPUBurnMS > 0 {
 		burn(milliseconds(now.CPUBurnMS))
 	}
