@@ -8,6 +8,7 @@ CHILDREN = {
     "networkpolicy": "{name}",
     "peerauthentication": "{name}",
     "authorizationpolicy": "{name}-allow",
+    "envoyfilter": "{name}",
     "service": "{name}",
     "destinationrule": "{name}",
     "virtualservice": "{name}",
@@ -19,7 +20,8 @@ CHILDREN = {
 
 def a_class(name: str = CLASS, **spec: Any) -> dict[str, Any]:
     """A class that grants every namespace what `a_policy` asks for. Its metrics source does not exist: measuring is not tested with it."""
-    grants = [{"name": "all", "workloadCreation": "Allowed", "hosts": ["*.e2e.test"], "gateways": [{"namespace": "e2e", "name": "public"}]}]
+    grant = {"workloadCreation": "Allowed", "envoyFilters": "Allowed", "hosts": ["*.e2e.test"]}
+    grants = [{"name": "all", **grant, "gateways": [{"namespace": "e2e", "name": "public"}]}]
     return {
         "apiVersion": API_VERSION,
         "kind": "PerformanceClass",
@@ -45,6 +47,7 @@ def a_policy(name: str, namespace: str, *, replicas: int = 1, **spec: Any) -> di
                 "retries": {"attempts": 2, "perTryTimeout": "2s", "retryOn": ["5xx"]},
                 "loadBalancer": {"algorithm": "LeastRequest"},
                 "circuitBreaker": {"consecutiveErrors": 5, "interval": "30s", "baseEjection": "30s", "maxEjected": "50%"},
+                "compression": {},
             },
             "security": {"mtls": "Strict", "allow": [{"from": {"namespaces": [namespace]}}]},
             "network": {"ingress": [{"fromPods": {"app": "client"}, "ports": [{"port": 8080}]}]},

@@ -4,6 +4,7 @@ Each proof asks the running world once and raises AssertionError (or CommandErro
 until each holds; e2e/mutate.py takes one kind away after the other and waits until its proofs fail.
 """
 
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
 from math import sqrt
@@ -145,6 +146,14 @@ def one_right_and_one_wrong_is_refused(world: World) -> None:
     assert [answer.status for answer in asked] == [200, 403] * len(metrics), statuses(asked)
 
 
+def requests_over_the_limit_are_refused(world: World) -> None:
+    """Two of each client at each of the two pods; other paths are not limited."""
+    client = secrets.token_hex(4)
+    statuses_of = Counter(answer.status for answer in world.ask("web", "/api/limited?page=1", times=12, x_client=client))
+    assert statuses_of[429] >= 12 - 2 * 2, statuses_of
+    assert {answer.status for answer in world.ask("web", "/api/who", times=6, x_client=client)} == {200}
+
+
 def only_the_named_callers_can_connect(world: World) -> None:
     """Computed from the live NetworkPolicies, namespaces and pods (no CNI in the lab enforces them)."""
     cluster, (web, *_) = reachability(world), live_pods(world, world.namespace, "app=web")
@@ -198,6 +207,7 @@ PROOFS: dict[str, tuple[Proof, ...]] = {
     "NetworkPolicy": (only_the_named_callers_can_connect,),
     "PeerAuthentication": (plaintext_is_refused_but_for_the_metrics_port,),
     "AuthorizationPolicy": (one_right_and_one_wrong_is_refused,),
+    "EnvoyFilter": (requests_over_the_limit_are_refused,),
     "Service": (the_service_is_found_by_name_and_address,),
     "DestinationRule": (a_failing_pod_is_ejected, a_header_chooses_the_canary),
     "VirtualService": (

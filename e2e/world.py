@@ -20,6 +20,14 @@ from lab import backend_control, load, mesh, prometheus, workloads
 from lab.lab import Lab
 
 INGRESS_PRINCIPAL = f"cluster.local/ns/{mesh.SYSTEM}/sa/{mesh.INGRESS}"
+LIMITED = {
+    "name": "limited",
+    "path": {"type": "Exact", "value": "/api/limited"},
+    "requests": 2,
+    "per": "1h",
+    "by": [{"type": "Header", "name": "x-client"}],
+}
+"""The rate limit of `web`: each of its pods lets a client ask this path twice."""
 CLOCKS = {"poll_min": "1", "poll_max": "2", "retry_max": "5", "sweep": "5", "discovery": "1"}
 """Settings of the operator with which nothing is waited for that need not be."""
 
@@ -72,6 +80,7 @@ def web_policy(namespace: str, class_name: str, host: str) -> dict[str, Any]:
             "timeout": "10s",
             "retries": {"attempts": 3, "perTryTimeout": "3s", "retryOn": ["5xx"]},
             "circuitBreaker": {"consecutiveErrors": 3, "interval": "1s", "baseEjection": "3s", "maxEjected": "50%"},
+            "rateLimit": {"local": {"routes": [LIMITED]}},
         },
         security={
             "mtls": "Strict",
@@ -215,6 +224,7 @@ class World:
             "gateways": [{"namespace": mesh.SYSTEM, "name": mesh.GATEWAY}],
             "hosts": [f"*.{self.namespace}.e2e.test"],
             "workloadCreation": "Allowed",
+            "envoyFilters": "Allowed",
         }
         metrics = {"address": prometheus.url(self.lab), "scrapeInterval": "5s", "ruleInterval": "5s"}
         spec = {"allowedNamespaces": {"names": [self.namespace]}, "grants": [grant], "metrics": metrics}

@@ -170,6 +170,16 @@ def a_circuit_breaker(**changes: Any) -> model.CircuitBreaker:
     return replace(model.CircuitBreaker(5, timedelta(seconds=30), timedelta(seconds=30), 50, 0), **changes)
 
 
+def a_rate_limit(**changes: Any) -> model.RateLimit:
+    """10 requests a minute, all clients together."""
+    return replace(model.RateLimit("", None, None, 10, timedelta(minutes=1), ()), **changes)
+
+
+def a_proxy(**changes: Any) -> model.Proxy:
+    """Nothing asked for."""
+    return replace(model.Proxy(), **changes)
+
+
 def traffic(**changes: Any) -> model.Traffic:
     """Nothing asked for."""
     return replace(model.Traffic((), (), (), (), None, None, None), **changes)
@@ -299,4 +309,19 @@ def _full_traffic() -> model.Traffic:
         load_balancer=a_load_balancer(warmup=timedelta(seconds=60)),
         connection_pool=a_connection_pool(),
         circuit_breaker=a_circuit_breaker(),
+        proxy=_full_proxy(),
+    )
+
+
+def _full_proxy() -> model.Proxy:
+    login = model.StringMatch(model.MatchKind.EXACT, "/login")
+    return a_proxy(
+        rate_limits=(
+            a_rate_limit(requests=100),
+            a_rate_limit(name="login", path=login, method="POST", requests=5, clients=(None,)),
+            a_rate_limit(name="search", path=model.StringMatch(model.MatchKind.PREFIX, "/search"), clients=("x-api-key",)),
+        ),
+        concurrency=model.Concurrency(50, adaptive=False),
+        response_headers=model.ResponseHeaders(True, True, True, timedelta(days=365)),
+        compress_from=1000,
     )

@@ -92,6 +92,27 @@ SETTINGS: Final[Mapping[str, Any]] = {
             "maxRequestsPerConnection": 13,
         },
         "circuitBreaker": {"consecutiveErrors": 4, "interval": "20s", "baseEjection": "25s", "maxEjected": "40%", "minHealth": "10%"},
+        "rateLimit": {
+            "local": {
+                "requests": 10,
+                "per": "2m",
+                "by": [{"type": "Header", "name": "x-key"}, {"type": "RemoteAddress"}],
+                "routes": [
+                    {
+                        "name": "login",
+                        "path": {"type": "Prefix", "value": "/login"},
+                        "method": "POST",
+                        "requests": 3,
+                        "per": "3m",
+                        "by": [{"type": "Header", "name": "x-key"}, {"type": "RemoteAddress"}],
+                    },
+                    {"name": "reads", "method": "GET", "requests": 4},
+                ],
+            }
+        },
+        "concurrency": {"mode": "Adaptive", "max": 20},
+        "responseHeaders": {"requestId": "Disabled", "responseTime": "Disabled", "security": "Disabled", "hstsDays": 20},
+        "compression": {"minBytes": 500},
     },
     "security": {
         "mtls": "Strict",
@@ -161,6 +182,8 @@ CLASS: Final[Mapping[str, Any]] = {
         "maxTimeout": "20s",
         "maxRetryAttempts": 4,
         "maxConnections": 10,
+        "maxRequestRate": {"requests": 10, "per": "2m"},
+        "maxConcurrency": 20,
         "maxReplicas": 2,
         "maxFault": "10%",
     },
@@ -172,6 +195,7 @@ CLASS: Final[Mapping[str, Any]] = {
             + [{"namespace": namespace, "name": "public"} for namespace in ("alpha", "beta")],
             "hosts": ["*.example.com"],
             "workloadCreation": "Allowed",
+            "envoyFilters": "Allowed",
             "serviceAccounts": ["runner", "other"],
         }
     ],
@@ -230,11 +254,25 @@ def _routed(route: Mapping[str, Any], subsets: Any = _SUBSETS) -> dict[str, Any]
     return {"traffic": {"subsets": subsets, "routes": [{"name": "all", **route}]}}
 
 
+_ADDRESS: Final = [{"type": "RemoteAddress"}]
+_HEADER: Final = [{"type": "Header", "name": "x-key"}]
+
+
+def _limited(**local: Any) -> dict[str, Any]:
+    return {"traffic": {"rateLimit": {"local": {"requests": 1, **local}}}}
+
+
+def _limited_route(**route: Any) -> dict[str, Any]:
+    return _limited(routes=[{"name": "all", "method": "GET", "requests": 1, **route}])
+
+
 TOGETHER: Final[Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {
     "objectives[].sli": (
         {"objectives": [{**_OBJECTIVE, "sli": "Availability"}]},
         {"objectives": [{**_OBJECTIVE, "sli": "Latency", "threshold": "500ms"}]},
     ),
+    "traffic.rateLimit.local.by[].type": (_limited(by=_ADDRESS), _limited(by=_HEADER)),
+    "traffic.rateLimit.local.routes[].by[].type": (_limited_route(by=_ADDRESS), _limited_route(by=_HEADER)),
     "traffic.routes[].destinations[].weight": (_routed(_split(10)), _routed(_split(20))),
     "traffic.routes[].mirror.subset": (_routed({"mirror": {"subset": "stable"}}), _routed({"mirror": {"subset": "canary"}})),
     "traffic.subsets[].name": (_routed({}), _routed({}, [{**_SUBSETS[0], "name": "steady"}, _SUBSETS[1]])),

@@ -44,12 +44,44 @@ _CONTENTS: Mapping[str, Mapping[str, Any]] = {
     "traffic.loadBalancer": {"warmup": "1s"},
     "traffic.connectionPool": {"maxRequestsPerConnection": 1},
     "traffic.circuitBreaker": {"minHealth": "1%"},
+    "traffic.rateLimit": {"local": {"requests": 1}},
+    "traffic.concurrency": {"max": 1},
+    "traffic.responseHeaders": {"hstsDays": 1},
+    "traffic.compression": {"minBytes": 100},
     "network": {"egress": []},
     "observability.alerts": {"disabled": []},
     "observability.scrape": {"path": "/m"},
 }
 
+_ADDRESS = {"type": "RemoteAddress"}
+
 CASES: tuple[BadPolicy, ...] = (
+    BadPolicy(
+        "a header without a name",
+        {"traffic.rateLimit.local": {"requests": 1, "by": [{"type": "Header"}]}},
+        "spec.traffic.rateLimit.local.by[0].name",
+        "name is required for type: Header",
+    ),
+    BadPolicy(
+        "the address twice",
+        {"traffic.rateLimit.local": {"requests": 1, "by": [_ADDRESS, _ADDRESS]}},
+        "spec.traffic.rateLimit.local.by",
+        "each may appear once",
+    ),
+    BadPolicy(
+        "a limit of a route that is any",
+        {"traffic.rateLimit.local.routes": [{"name": "any", "requests": 1}]},
+        "spec.traffic.rateLimit.local.routes[0]",
+        "set path, method, or both",
+    ),
+    BadPolicy(
+        "a limit in parts of a second",
+        {"traffic.rateLimit.local": {"requests": 1, "per": "500ms"}},
+        "spec.traffic.rateLimit.local.per",
+        "a duration in whole seconds",
+        _PATTERN,
+    ),
+    BadPolicy("a limit of none", {"traffic.concurrency.max": 0}, "spec.traffic.concurrency.max", "greater than or equal to 1", "1"),
     BadPolicy("a timeout in an unknown unit", {"traffic.timeout": "30 seconds"}, "spec.traffic.timeout", "a duration such as", _PATTERN),
     BadPolicy("a line end behind a duration", {"traffic.timeout": "30s\n"}, "spec.traffic.timeout", "a duration such as", _PATTERN),
     BadPolicy("a window in days", {"thresholds.window": "1d"}, "spec.thresholds.window", "a duration such as", _PATTERN),

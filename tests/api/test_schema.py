@@ -188,6 +188,20 @@ SWITCHED = (
 )  # fmt: skip
 
 
+# What a class can offer as well: its figures are used where a policy names the block.
+OFFERED = {
+    "traffic.rateLimit": "Enabled", "traffic.concurrency": "Fixed", "traffic.responseHeaders": "Enabled", "traffic.compression": "Enabled",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["policy.spec", "class.spec.defaults"])
+@pytest.mark.parametrize("block", OFFERED)
+def test_blocks_a_class_may_offer_can_be_disabled(kind: str, block: str) -> None:
+    (mode,) = [field for field in EVERYTHING if field.path == f"{kind}.{block}.mode"]
+    assert mode.node["enum"][0] == OFFERED[block]
+    assert mode.node["enum"][-2:] == ["Disabled", "Offered"]
+
+
 @pytest.mark.parametrize("kind", ["policy.spec", "class.spec.defaults"])
 @pytest.mark.parametrize("block", SWITCHED)
 def test_blocks_a_class_may_fill_can_be_disabled(kind: str, block: str) -> None:

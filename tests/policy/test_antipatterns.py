@@ -12,12 +12,19 @@ from tests.policy.support import resolved
 
 SOUND: Mapping[str, Any] = {
     "workload.deployment": {**DEPLOYMENT, "resources": {"limits": {"memory": "128Mi"}}},
-    "traffic": {"timeout": "30s", "retries": {"attempts": 2, "perTryTimeout": "10s"}, "connectionPool": {"maxConnections": 100}},
+    "traffic": {
+        "timeout": "30s",
+        "retries": {"attempts": 2, "perTryTimeout": "10s"},
+        "connectionPool": {"maxConnections": 100},
+        "rateLimit": {"local": {"requests": 100}},
+    },
 }
+NO_SIDECAR = {"sidecar.istio.io/inject": "false"}
+CLASS = {"grants": [{"name": "all", "workloadCreation": "Allowed", "envoyFilters": "Allowed"}]}
 
 
 def found(changes: Mapping[str, Any]) -> dict[str, AntiPattern]:
-    return {finding.name: finding for finding in antipatterns(resolved({**SOUND, **changes}))}
+    return {finding.name: finding for finding in antipatterns(resolved({**SOUND, **changes}, CLASS))}
 
 
 def test_a_sound_policy_has_none() -> None:
@@ -56,6 +63,20 @@ def test_unlimited_concurrency(pool: dict[str, str]) -> None:
     assert set(found({"traffic.connectionPool": pool})) == {"UnlimitedConcurrency"}
 
 
+def test_a_cap_of_concurrency_is_a_limit_of_it() -> None:
+    assert found({"traffic.connectionPool": None, "traffic.concurrency": {"max": 5}}) == {}
+
+
+def test_missing_rate_limit() -> None:
+    assert set(found({"traffic.rateLimit": None})) == {"MissingRateLimit"}
+
+
+@pytest.mark.parametrize("where", [{"service.appProtocol": "Tcp"}, {"workload.deployment.template": {"metadata": {"labels": NO_SIDECAR}}}])
+def test_a_rate_limit_is_missed_only_where_there_can_be_one(where: Mapping[str, Any]) -> None:
+    bare = {"traffic": {"connectionPool": {"maxConnections": 100}, "timeout": None, "retries": None}}
+    assert "MissingRateLimit" not in found({**bare, **where})
+
+
 def test_no_memory_limit() -> None:
     assert set(found({"workload.deployment": DEPLOYMENT})) == {"MemoryAccumulation"}
 
@@ -63,6 +84,6 @@ def test_no_memory_limit() -> None:
 def test_findings_fit_into_the_status() -> None:
     policy = resolved({"traffic.timeout": "100ms", "traffic.retries": {}, "traffic.routes": [{"name": "r" * 63}]})
     findings = antipatterns(policy)
-    assert len(findings) == 3
+    assert len(findings) == 4
     for finding in findings:
         AntiPatternStatus(name=finding.name, path=finding.path, symptom=finding.symptom, impact=finding.impact, solution=finding.solution)

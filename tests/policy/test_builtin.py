@@ -7,7 +7,7 @@ import pytest
 from perfpolicy.api.policy import parse_policy
 from perfpolicy.policy.builtin import builtin_classes
 from perfpolicy.policy.facts import Facts
-from perfpolicy.policy.model import Mtls, Policy, Retries
+from perfpolicy.policy.model import Concurrency, Mtls, Policy, Proxy, RateLimit, ResponseHeaders, Retries
 from perfpolicy.policy.resolve import resolve
 from tests.api.objects import a_policy_object
 
@@ -49,6 +49,17 @@ def test_no_default_throttles_a_service_in_production() -> None:
     assert pool is not None
     assert pool.max_connections is not None
     assert pool.max_connections >= 1000
+
+
+@pytest.mark.parametrize(("name", "figure"), [("development", 10), ("testing", 5), ("staging", 3), ("production", 2)])
+def test_the_users_limits_of_a_client_are_there_for_the_asking(name: str, figure: int) -> None:
+    asked: dict[str, object] = {"traffic": {"rateLimit": {}, "concurrency": {}, "responseHeaders": {}}}
+    facts = Facts(namespace_labels={"istio-injection": "enabled"})
+    proxy = resolve(parse_policy(a_policy_object(asked)), CLASSES[name], facts).traffic.proxy
+    assert proxy.rate_limits == (RateLimit("", None, None, figure, timedelta(minutes=1), (None,)),)
+    assert proxy.concurrency == Concurrency(figure, adaptive=False)
+    assert proxy.response_headers == ResponseHeaders(True, True, True, timedelta(days=365) if name == "production" else None)
+    assert under(name).traffic.proxy == Proxy()
 
 
 def test_only_production_promises_an_error_budget() -> None:

@@ -10,6 +10,14 @@ def _route(**changes: object) -> Changes:
     return {"traffic.routes": [{"name": "all", **changes}]}
 
 
+def _limited(requests: int, per: str) -> Changes:
+    return {"traffic.rateLimit.local": {"requests": requests, "per": per}}
+
+
+RATE = {"requests": 10, "per": "1m"}
+GRANTED = {"grants": [{"name": "all", "workloadCreation": "Allowed", "envoyFilters": "Allowed"}]}
+
+
 @pytest.mark.parametrize(
     ("limits", "policy", "path", "message"),
     [
@@ -38,6 +46,19 @@ def _route(**changes: object) -> Changes:
         ({"maxRetryAttempts": 1}, {}, "spec.traffic.retries.attempts", "mesh's default of 2"),
         ({"maxConnections": 10}, {"traffic.connectionPool.maxConnections": 11}, "spec.traffic.connectionPool.maxConnections", "not 11"),
         ({"maxConnections": 10}, {}, "spec.traffic.connectionPool.maxConnections", "not no limit"),
+        ({"maxRequestRate": RATE}, {}, "spec.traffic.rateLimit.local.requests", "at most 10 requests in 1m, not no limit"),
+        ({"maxRequestRate": RATE}, _limited(11, "1m"), "spec.traffic.rateLimit.local.requests", "not 11 in 1m"),
+        ({"maxRequestRate": RATE}, _limited(1, "5s"), "spec.traffic.rateLimit.local.requests", "not 1 in 5s"),
+        ({"maxRequestRate": RATE}, _limited(60, "1h"), "spec.traffic.rateLimit.local.requests", "not 60 in 1h"),
+        (
+            {"maxRequestRate": RATE},
+            {"traffic.rateLimit.local.routes": [{"name": "a", "method": "GET", "requests": 1}]},
+            "spec.traffic.rateLimit.local.requests",
+            "not no limit",
+        ),
+        ({"maxConcurrency": 10}, {}, "spec.traffic.concurrency.max", "at most 10, not no limit"),
+        ({"maxConcurrency": 10}, {"traffic.concurrency": {"max": 11}}, "spec.traffic.concurrency.max", "not 11"),
+        ({"maxConcurrency": 10}, {"traffic.concurrency": {"mode": "Disabled"}}, "spec.traffic.concurrency.max", "not no limit"),
         ({"maxReplicas": 3}, {"workload.deployment": {**DEPLOYMENT, "replicas": 4}}, "spec.workload.deployment.replicas", "at most 3"),
         (
             {"maxFault": "1%"},
@@ -54,7 +75,7 @@ def _route(**changes: object) -> Changes:
     ],
 )
 def test_a_policy_that_passes_a_limit_is_refused(limits: Changes, policy: Changes, path: str, message: str) -> None:
-    (problem,) = problems(policy, {"limits": limits})
+    (problem,) = problems(policy, {"limits": limits, **GRANTED})
     assert problem.path == path
     assert message in problem.message
     assert "class plain allows" in problem.message
@@ -64,7 +85,7 @@ def test_a_policy_that_passes_a_limit_is_refused(limits: Changes, policy: Change
 def test_a_policy_at_its_limits_is_accepted() -> None:
     limits = {
         "minMtls": "Permissive", "defaultDeny": "Required", "network": "Required", "maxTimeout": "60s", "maxRetryAttempts": 3,
-        "maxConnections": 10, "maxReplicas": 1, "maxFault": "1%",
+        "maxConnections": 10, "maxReplicas": 1, "maxFault": "1%", "maxRequestRate": RATE, "maxConcurrency": 10,
     }  # fmt: skip
     policy = {
         "security": {"mtls": "Permissive", "defaultDeny": "Enabled"},
@@ -73,10 +94,12 @@ def test_a_policy_at_its_limits_is_accepted() -> None:
             "timeout": "60s",
             "retries": {"attempts": 3},
             "connectionPool": {"maxConnections": 10},
+            "rateLimit": {"local": {"requests": 10}},
+            "concurrency": {"max": 10},
             "routes": [{"name": "all", "fault": {"abort": {"status": 500, "percent": "1%"}}}],
         },
     }
-    assert problems(policy, {"limits": limits}) == []
+    assert problems(policy, {"limits": limits, **GRANTED}) == []
 
 
 def test_no_retries_pass_no_limit() -> None:
@@ -84,7 +107,7 @@ def test_no_retries_pass_no_limit() -> None:
 
 
 def test_limits_on_requests_do_not_ask_a_tcp_service_for_timeouts() -> None:
-    limits = {"maxTimeout": "60s", "maxRetryAttempts": 0}
+    limits = {"maxTimeout": "60s", "maxRetryAttempts": 0, "maxRequestRate": RATE, "maxConcurrency": 1}
     assert problems({"service.appProtocol": "Tcp"}, {"limits": limits}) == []
 
 

@@ -259,6 +259,18 @@ def test_grpc_errors_under_http_200_count_once(check: Check) -> None:
     check(steps(policy), Scenario(data, [recorded(names.ERROR_RATIO, 0.1, 10 * MINUTE)]))
 
 
+@pytest.mark.parametrize(("maximum", "ratio"), [(None, 0.1), (1, 0)])
+def test_resource_exhausted_is_ours_only_with_a_limit(check: Check, maximum: int | None, ratio: float) -> None:
+    proxy = a.a_proxy(concurrency=model.Concurrency(maximum, adaptive=False) if maximum else None)
+    service = a.a_service(ports=(a.a_port("grpc", 80, 8080, model.Protocol.GRPC),))
+    policy = a.a_policy(service=service, sli=a.an_sli(grpc_bad_codes=(8, 14)), traffic=a.traffic(proxy=proxy))
+    data = {
+        series.requests(request_protocol="grpc", grpc_response_status="0"): counter(9, 12),
+        series.requests(request_protocol="grpc", grpc_response_status="8"): counter(1, 12),
+    }
+    check(steps(policy), Scenario(data, [recorded(names.ERROR_RATIO, ratio, 10 * MINUTE)]))
+
+
 def test_the_source_reporter_sees_requests_that_reached_no_pod(check: Check) -> None:
     policy = a.a_policy(sli=a.an_sli(reporter=model.Reporter.SOURCE))
     lost = series.requests("503", "UH", "source", destination_workload="unknown", destination_workload_namespace="unknown")

@@ -5,11 +5,25 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from perfpolicy.api.base import DnsLabel, Host, Labels, Named, ObjectName, Percent, PositiveDuration, PromLabelName, Rule, SetOf, Wire
+from perfpolicy.api.base import (
+    DnsLabel,
+    Host,
+    Labels,
+    Named,
+    ObjectName,
+    Percent,
+    PositiveDuration,
+    PositiveSeconds,
+    PromLabelName,
+    Rule,
+    SetOf,
+    Wire,
+)
+from perfpolicy.api.limits import Limit
 from perfpolicy.api.observability import RESERVED_LABELS
 from perfpolicy.api.parse import parse
 from perfpolicy.api.policy import Metadata, PolicySettings
-from perfpolicy.api.traffic import GatewayRef, Limit
+from perfpolicy.api.traffic import GatewayRef
 from perfpolicy.vocabulary import API_VERSION, CLASS_KIND, DEFAULT_CLASS_ANNOTATION
 
 
@@ -29,6 +43,15 @@ class AllowedNamespaces(Wire):
     """Labels of namespaces."""
 
 
+class RequestRate(Wire):
+    """A number of requests in a time."""
+
+    requests: Limit
+    """Requests."""
+    per: PositiveSeconds
+    """The time."""
+
+
 class Limits(Wire):
     """What no policy of the class may pass. A policy that does is refused, with the limit named."""
 
@@ -44,6 +67,10 @@ class Limits(Wire):
     """The most retries of a request."""
     max_connections: Limit | None = None
     """The largest connectionPool.maxConnections; a policy without one passes it, too."""
+    max_request_rate: RequestRate | None = None
+    """The highest traffic.rateLimit.local of a pod, or of a client where it has by; a policy without one passes it, too."""
+    max_concurrency: Limit | None = None
+    """The largest traffic.concurrency.max; a policy without one passes it, too."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
     """The most replicas of a Deployment a policy creates."""
     max_fault: Percent | None = None
@@ -74,6 +101,9 @@ class Grant(Wire):
     """Allowed: policies may create Deployments (workload.deployment). Left out: Denied."""
     service_accounts: Annotated[SetOf[ObjectName], Field(max_length=64)] | None = None
     """ServiceAccounts of the namespace that pods of such Deployments may run as, besides default."""
+    envoy_filters: Literal["Allowed", "Denied"] | None = None
+    """Allowed: policies may configure their own pods' proxies beyond Istio's API (traffic.rateLimit, concurrency, responseHeaders,
+    compression). Left out: Denied."""
 
 
 class Matcher(Wire):

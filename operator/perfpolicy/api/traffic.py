@@ -1,4 +1,4 @@
-"""Wire format of traffic: hosts and gateways, timeouts, subsets, load balancing, connection pools, circuit breaking."""
+"""Wire format of traffic: hosts and gateways, timeouts, subsets, load balancing, connection pools, circuit breaking, limits."""
 
 from typing import Annotated, Literal
 
@@ -19,9 +19,8 @@ from perfpolicy.api.base import (
     WholePercent,
     Wire,
 )
+from perfpolicy.api.limits import Compression, Concurrency, Limit, RateLimit, ResponseHeaders
 from perfpolicy.api.routes import Retries, Route
-
-Limit = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class GatewayRef(Wire):
@@ -148,6 +147,14 @@ class Traffic(Wire):
     """Limits of connections and requests."""
     circuit_breaker: CircuitBreaker | None = None
     """Pods that fail are left out for a while."""
+    rate_limit: RateLimit | None = None
+    """Requests over the limit are answered 429. Granted by the class (envoyFilters), as the three below."""
+    concurrency: Concurrency | None = None
+    """Requests at once in each pod."""
+    response_headers: ResponseHeaders | None = None
+    """Headers on every answer."""
+    compression: Compression | None = None
+    """Compressed answers."""
 
     RULES = (
         Rule(

@@ -43,13 +43,24 @@ def _retries_outlast_timeout(policy: model.Policy) -> Iterator[AntiPattern]:
 
 def _unlimited_concurrency(policy: model.Policy) -> Iterator[AntiPattern]:
     pool = policy.traffic.connection_pool
-    if pool is None or not (pool.max_connections or pool.max_requests):
+    if policy.traffic.proxy.concurrency is None and (pool is None or not (pool.max_connections or pool.max_requests)):
         yield AntiPattern(
             name="UnlimitedConcurrency",
-            path="spec.traffic.connectionPool",
+            path="spec.traffic.concurrency",
             symptom="callers may open any number of connections and requests",
             impact="a slow workload collects requests until it runs out of memory",
-            solution="set connectionPool.maxConnections and maxPendingRequests, or maxRequests for HTTP/2",
+            solution="set spec.traffic.concurrency.max, or limit each caller by connectionPool.maxConnections or maxRequests",
+        )
+
+
+def _missing_rate_limit(policy: model.Policy) -> Iterator[AntiPattern]:
+    if policy.service.speaks_http and policy.in_mesh and not policy.traffic.proxy.rate_limits:
+        yield AntiPattern(
+            name="MissingRateLimit",
+            path="spec.traffic.rateLimit",
+            symptom="one client may send any number of requests",
+            impact="a client in a loop takes the capacity of all others",
+            solution="set spec.traffic.rateLimit.local with by: [{type: RemoteAddress}]",
         )
 
 
@@ -80,5 +91,6 @@ _RULES: tuple[Callable[[model.Policy], Iterator[AntiPattern]], ...] = (
     _retries_outlast_timeout,
     _unbounded_wait,
     _unlimited_concurrency,
+    _missing_rate_limit,
     _memory_accumulation,
 )

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Final
 
-from perfpolicy.api.performance_class import Limits
+from perfpolicy.api.performance_class import Limits, RequestRate
 from perfpolicy.api.routes import Retries
 from perfpolicy.api.traffic import Traffic
 from perfpolicy.policy.classes import admits
@@ -70,6 +70,13 @@ def _check_traffic(context: Resolution, limits: Limits, *, speaks_http: bool) ->
         if connections is None or connections > limits.max_connections:
             path = "spec.traffic.connectionPool.maxConnections"
             _passed(context, path, "maxConnections", f"at most {limits.max_connections}, not {connections or 'no limit'}")
+    if limits.max_request_rate is not None and speaks_http:
+        _check_request_rate(context, traffic, limits.max_request_rate)
+    if limits.max_concurrency is not None and speaks_http:
+        capped = traffic.concurrency.max if traffic.concurrency and traffic.concurrency.enabled else None
+        if capped is None or capped > limits.max_concurrency:
+            allowed = f"at most {limits.max_concurrency}, not {capped or 'no limit'}"
+            _passed(context, "spec.traffic.concurrency.max", "maxConcurrency", allowed)
     if limits.max_fault is not None:
         _check_faults(context, traffic, limits.max_fault)
     for index, route in enumerate(traffic.routes or ()):
@@ -98,6 +105,17 @@ def _check_retries(context: Resolution, traffic: Traffic, most: int) -> None:
         if route.retries is not None and (attempts := _attempts(route.retries, base)) > most:
             path = f"spec.traffic.routes[{index}].retries.attempts"
             _passed(context, path, "maxRetryAttempts", f"at most {most}, not {attempts}")
+
+
+def _check_request_rate(context: Resolution, traffic: Traffic, most: RequestRate) -> None:
+    """Routes only limit further. A bucket larger than the class's would let more through at once than the class does in all its time."""
+    local = traffic.rate_limit.local if traffic.rate_limit and traffic.rate_limit.enabled else None
+    requests, per = (local.requests, local.per) if local else (None, None)
+    if requests and per and requests <= most.requests and requests * parse_duration(most.per) <= most.requests * parse_duration(per):
+        return
+    found = f"{requests} in {per}" if requests else "no limit"
+    allowed = f"at most {most.requests} requests in {most.per}, not {found}"
+    _passed(context, "spec.traffic.rateLimit.local.requests", "maxRequestRate", allowed)
 
 
 def _attempts(retries: Retries, base: Retries | None) -> int:

@@ -74,6 +74,11 @@ class Granted:
         """Whether Deployments may be created."""
         return any(grant.workload_creation == "Allowed" for grant in self.grants)
 
+    @property
+    def envoy_filters(self) -> bool:
+        """Whether the proxies of the policy's own pods may be configured by EnvoyFilter."""
+        return any(grant.envoy_filters == "Allowed" for grant in self.grants)
+
 
 def granted(cls: PerformanceClass, namespace: str, labels: Mapping[str, str]) -> Granted:
     """What `cls` grants policies of the namespace."""

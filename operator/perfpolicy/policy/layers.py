@@ -1,7 +1,8 @@
 """Built-in defaults < class.defaults < policy, merged in wire form, with the origin of every value.
 
 Objects and maps merge field by field, lists and unions (`atomic` models) replace as a whole. A block that a higher layer disables loses
-what lower layers put into it; one that a higher layer fills is no longer disabled. Called by resolve and by `render --show-origin`.
+what lower layers put into it; one that a higher layer fills is no longer disabled. What a class offers applies where the policy uses the
+block. Called by resolve and by `render --show-origin`.
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from perfpolicy.api.base import Block, Wire
+from perfpolicy.api.limits import Compression, Concurrency, LocalRateLimit, ResponseHeaders
 from perfpolicy.api.observability import Scrape
 from perfpolicy.api.parse import dump
 from perfpolicy.api.performance_class import PerformanceClass
@@ -44,6 +46,10 @@ WHEN_USED: Final[Mapping[type[Wire], Mapping[str, Any]]] = {
         "maxEjected": "50%",
         "minHealth": "0%",
     },
+    LocalRateLimit: {"per": "1m"},
+    Concurrency: {"mode": "Fixed"},
+    ResponseHeaders: {"requestId": "Enabled", "responseTime": "Enabled", "security": "Enabled"},
+    Compression: {"minBytes": 1000},
     Scrape: {"path": "/metrics"},
 }
 """Defaults of a block, which apply when a policy or class uses the block."""
@@ -122,11 +128,18 @@ def _merge_map(layers: list[_Layer], path: str, origins: dict[str, str]) -> dict
 
 
 def _effective(layers: list[_Layer]) -> list[_Layer]:
-    """The layers of a block from the last one that disables it, without that one if a later one uses the block again."""
+    """The layers of a block from the last one that disables it, without that one if a later one uses the block again; offers taken up."""
     disabling = [index for index, layer in enumerate(layers) if layer.values.get("mode") == "Disabled"]
-    if not disabling:
-        return layers
-    return layers[disabling[-1] + 1 :] or [layers[disabling[-1]]]
+    if disabling:
+        layers = layers[disabling[-1] + 1 :] or [layers[disabling[-1]]]
+    return [*map(_taken_up, layers[:-1]), layers[-1]]
+
+
+def _taken_up(layer: _Layer) -> _Layer:
+    """A layer whose offer a higher layer takes up."""
+    if layer.values.get("mode") != "Offered":
+        return layer
+    return _Layer(layer.origin, {key: value for key, value in layer.values.items() if key != "mode"})
 
 
 def submodel(annotation: Any) -> type[Wire] | None:

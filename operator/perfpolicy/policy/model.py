@@ -378,6 +378,55 @@ class CircuitBreaker:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimit:
+    """`requests` in `per`, for each pod and each client. `name` is empty for the limit of all requests.
+
+    `clients`: what tells clients apart, header names, None for the remote address; empty: all are one client. `path` is compared without
+    the query.
+    """
+
+    name: str
+    path: StringMatch | None
+    method: str | None
+    requests: int
+    per: timedelta
+    clients: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """Requests at once in each pod. `adaptive`: fewer where more would make them slower."""
+
+    maximum: int
+    adaptive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHeaders:
+    """Headers put on every answer. `hsts`: how long clients are to insist on HTTPS."""
+
+    request_id: bool
+    response_time: bool
+    security: bool
+    hsts: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """What the proxies of the workload's own pods do to requests. `compress_from`: bytes an answer needs to be compressed."""
+
+    rate_limits: tuple[RateLimit, ...] = ()
+    concurrency: Concurrency | None = None
+    response_headers: ResponseHeaders | None = None
+    compress_from: int | None = None
+
+    @property
+    def rejects(self) -> bool:
+        """Whether it answers some requests 429, over gRPC ResourceExhausted."""
+        return bool(self.rate_limits) or self.concurrency is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Traffic:
     """Routing and resilience. `hosts` are external hosts, reached through `gateways`; the mesh host is the Service's FQDN."""
 
@@ -388,6 +437,7 @@ class Traffic:
     load_balancer: LoadBalancer | None
     connection_pool: ConnectionPool | None
     circuit_breaker: CircuitBreaker | None
+    proxy: Proxy = field(default_factory=Proxy)
 
 
 class Mtls(StrEnum):

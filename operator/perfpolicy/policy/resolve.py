@@ -72,7 +72,7 @@ def _model(context: Resolution, workload: model.Workload, service: model.Service
         thresholds=thresholds(context, workload, service),
         objectives=objectives(context, service),
         metrics=metrics_source(context),
-        traffic=resolve_traffic(context, service),
+        traffic=resolve_traffic(context, service, in_mesh=in_mesh),
         security=resolve_security(context, service),
         network=resolve_network(context),
         observability=_observability(context),

@@ -73,11 +73,16 @@ def _destination(destination: wire.Destination) -> model.Destination:
 
 def _match(match: wire.RouteMatch) -> model.RouteMatch:
     return model.RouteMatch(
-        path=_string_match(match.path.type, match.path.value) if match.path else None,
+        path=path_match(match.path) if match.path else None,
         method=model.StringMatch(model.MatchKind.EXACT, match.method) if match.method else None,
         headers=tuple((header.name, _string_match(header.type, header.value)) for header in match.headers or ()),
         query=tuple((parameter.name, _string_match(parameter.type, parameter.value)) for parameter in match.query or ()),
     )
+
+
+def path_match(path: wire.PathMatch) -> model.StringMatch:
+    """A condition on a path."""
+    return _string_match(path.type, path.value)
 
 
 def _string_match(kind: str | None, value: str) -> model.StringMatch:

@@ -2,14 +2,18 @@
 
 from perfpolicy.api import traffic as wire
 from perfpolicy.policy import model
+from perfpolicy.policy.limits import resolve_proxy
 from perfpolicy.policy.resolution import Resolution, filled
 from perfpolicy.policy.routes import resolve_routes
 from perfpolicy.units import parse_duration
 from perfpolicy.vocabulary import Reason
 
 
-def resolve_traffic(context: Resolution, service: model.Service) -> model.Traffic:
-    """Routing and resilience of the requests to `service`. On a TCP service the class's HTTP settings are left out."""
+def resolve_traffic(context: Resolution, service: model.Service, *, in_mesh: bool) -> model.Traffic:
+    """Routing and resilience of the requests to `service`. On a TCP service the class's HTTP settings are left out.
+
+    `in_mesh`: the pods have sidecars.
+    """
     settings = context.settings.traffic or wire.Traffic()
     hosts, gateways = _exposure(context, settings)
     subsets = tuple(model.Subset(subset.name, dict(subset.labels)) for subset in settings.subsets or ())
@@ -24,6 +28,7 @@ def resolve_traffic(context: Resolution, service: model.Service) -> model.Traffi
         load_balancer=_load_balancer(context, settings.load_balancer),
         connection_pool=_connection_pool(context, settings.connection_pool),
         circuit_breaker=_circuit_breaker(settings.circuit_breaker),
+        proxy=resolve_proxy(context, settings, service, in_mesh=in_mesh),
     )
 
 

@@ -28,6 +28,8 @@ DURATION_SUM: Final = "istio_request_duration_milliseconds_sum"
 OWN_FLAGS: Final = ("RL", "RLSE", "FI", "DI", "UAEX")
 POOL_OVERFLOW: Final = "UO"
 """Rejected by a connection pool limit; ours only where the policy sets one."""
+RESOURCE_EXHAUSTED: Final = "8"
+"""The gRPC status our limits answer with."""
 OPEN_FLAGS: Final = (POOL_OVERFLOW, "UH")
 """Circuit breaking: pool overflow, or no healthy host left (all ejected)."""
 # Pod suffixes use no vowels and no 0, 1, 3 (apimachinery's SafeEncodeString), so `api` never matches a pod of `api-gateway`.
@@ -55,7 +57,11 @@ def offered(policy: model.Policy, metric: str = REQUESTS) -> Selector:
 def judged(policy: model.Policy, metric: str = REQUESTS) -> Selector:
     """The offered requests without those our own limits, faults and protection answered."""
     flags = OWN_FLAGS if policy.traffic.connection_pool is None else (*OWN_FLAGS, POOL_OVERFLOW)
-    return offered(policy, metric).where(Matcher("response_code", Op.NE, "429"), Matcher("response_flags", Op.NRE, _flagged(flags)))
+    left = offered(policy, metric).where(Matcher("response_code", Op.NE, "429"), Matcher("response_flags", Op.NRE, _flagged(flags)))
+    # Over gRPC a rejection is 200 with a status, and only the rate limit's carries a flag, seen by nobody but the rejecting proxy.
+    if policy.traffic.proxy.rejects and _may_be_grpc(policy.service):
+        left = left.where(Matcher("grpc_response_status", Op.NE, RESOURCE_EXHAUSTED))
+    return left
 
 
 def bad(policy: model.Policy) -> tuple[Selector, ...]:
