@@ -1,0 +1,154 @@
+"""examples/limits on the real cluster: what the pods' own proxies let through, refuse and add, shown by requests from inside the mesh."""
+
+from collections import Counter
+from collections.abc import Iterator
+from math import inf
+
+import pytest
+
+from e2e.asking import Answer, Request, ask
+from e2e.cluster import Cluster
+from e2e.conftest import ROOT
+from e2e.proofs import statuses
+from e2e.waiting import eventually
+from e2e.world import operator
+from lab import backend_control, load, mesh
+from lab.load import Load, Result, Target
+from perfpolicy import yaml_text
+
+NAMESPACE = "limits"
+POLICIES = ("orders", "reports", "pages")
+WORKERS, LATENCY_MS = 4, 100
+CAPACITY = WORKERS * 1000 / LATENCY_MS
+"""Requests/s the backend can work on: by waiting, not by computing, so that it is the same on a busy machine."""
+OVERLOAD = Load(3 * CAPACITY, 5, [Target(f"http://reports.{NAMESPACE}/report")], timeout_seconds=1)
+
+
+@pytest.fixture(scope="module")
+def limits(real: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """examples/limits, applied with kubectl, and an operator for its namespace; every policy Ready."""
+    load.ensure(real.lab)
+    real.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s")
+    with operator(real.lab, tmp_path_factory.mktemp("operator") / "operator.log", NAMESPACE):
+        real.kubectl("apply", "-f", str(ROOT / "examples" / NAMESPACE))
+        for name in POLICIES:
+            eventually(lambda name=name: real.condition(name, NAMESPACE, "Ready") == ("True", "Ready"), seconds=60)  # type: ignore[misc]
+        yield real
+        real.kubectl("delete", "-f", str(ROOT / "examples" / NAMESPACE), "--wait=false", "--ignore-not-found")
+
+
+def asked(cluster: Cluster, policy: str, path: str, times: int = 1, method: str = "GET", **headers: str) -> list[Answer]:
+    """Answers to equal requests from the pod with a sidecar; _ in a header's name is -."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return ask(cluster.lab, "mesh", [Request(f"http://{policy}.{NAMESPACE}{path}", method, named)] * times)
+
+
+def test_the_request_after_the_limit_is_refused_and_told_when_to_come_back(limits: Cluster) -> None:
+    *within, beyond = asked(limits, "orders", "/x", times=11, x_api_key="first")
+    assert statuses(within) == " ".join(["200"] * 10)
+    assert [answer.headers["x-ratelimit-remaining"] for answer in within] == [str(left) for left in reversed(range(10))]
+    assert (beyond.status, beyond.headers["x-ratelimit-limit"], beyond.headers["x-ratelimit-remaining"]) == (429, "10", "0")
+    # A token comes every 6 s; the slowest limit of the policy has one every 20 s.
+    assert 1 <= int(beyond.headers["x-ratelimit-reset"]) <= 6
+    assert beyond.headers["retry-after"] == "20"
+
+
+def test_each_client_has_its_own_limit_and_those_without_a_name_share_one(limits: Cluster) -> None:
+    assert asked(limits, "orders", "/x", times=12, x_api_key="second")[-1].status == 429
+    assert asked(limits, "orders", "/x", x_api_key="third")[0].status == 200
+    assert Counter(answer.status for answer in asked(limits, "orders", "/x", times=12))[429] >= 1
+    assert asked(limits, "orders", "/x", x_api_key="fourth")[0].status == 200
+
+
+def test_a_route_has_a_limit_of_its_own_beside_the_general_one(limits: Cluster) -> None:
+    tries = [asked(limits, "orders", "/login?next=1", method="POST", x_api_key=f"caller-{number}")[0] for number in range(4)]
+    assert statuses(tries) == "200 200 200 429"
+    assert tries[-1].headers["x-ratelimit-limit"] == "3"
+    # Another method, and another path, of the same address.
+    assert asked(limits, "orders", "/login", x_api_key="caller-5")[0].status == 200
+    assert asked(limits, "orders", "/logins", method="POST", x_api_key="caller-6")[0].status == 200
+
+
+def overload(cluster: Cluster) -> Result:
+    """Three times what the backend can do, for 5 s, beginning with an empty line."""
+    backend_control.clear_faults(cluster.lab, NAMESPACE, "app=reports")
+    backend_control.set_fault(cluster.lab, NAMESPACE, "app=reports", workers=WORKERS, latency_ms=LATENCY_MS)
+    try:
+        return load.run(cluster.lab, OVERLOAD)
+    finally:
+        backend_control.clear_faults(cluster.lab, NAMESPACE, "app=reports")
+
+
+def set_concurrency(cluster: Cluster, **concurrency: object) -> None:
+    """Change spec.traffic.concurrency of `reports`, and wait until its pods' proxy has been told."""
+    path = ROOT / "examples" / NAMESPACE / "concurrency.yaml"
+    policy = yaml_text.load(path.read_text())
+    policy["spec"]["traffic"]["concurrency"] = concurrency
+    cluster.apply(policy)
+    mode = concurrency.get("mode", "Fixed")
+
+    def told() -> None:
+        (pod,) = backend_control.pod_addresses(cluster.lab, NAMESPACE, "app=reports")
+        dump = cluster.kubectl("exec", "-n", NAMESPACE, pod, "-c", "istio-proxy", "--", "pilot-agent", "request", "GET", "config_dump")
+        assert ("perfpolicy.concurrency" in dump) == (mode != "Disabled")
+        assert ('"min_concurrency"' in dump) == (mode == "Fixed")
+
+    eventually(told)
+
+
+def test_under_overload_a_cap_keeps_answers_coming_in_time(limits: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """Goodput (answers within 1 s) and p95 at three times the capacity: without a cap, with a fixed one, with an adaptive one."""
+    found: dict[str, Result] = {}
+
+    def compare() -> None:
+        for mode in ("Disabled", "Fixed", "Adaptive"):
+            set_concurrency(limits, **({"mode": "Disabled"} if mode == "Disabled" else {"mode": mode, "max": 8 if mode == "Fixed" else 40}))
+            found[mode] = overload(limits)
+        without = found["Disabled"]
+        for mode in ("Fixed", "Adaptive"):
+            capped = found[mode]
+            assert capped.served >= 2 * without.served, f"{mode}: {capped.served} served, {without.served} without a cap"
+            assert (capped.p95_ms or inf) <= (without.p95_ms or inf) / 2, f"{mode}: p95 {capped.p95_ms}, {without.p95_ms} without a cap"
+            assert set(capped.statuses) <= {0, 200, 429}, capped.statuses
+            assert capped.statuses[429] > 0
+
+    eventually(compare, seconds=60)
+    with capsys.disabled():
+        for mode, result in found.items():
+            print(f"\n{mode:9} served {result.served:4} of {result.sent}, p95 {result.p95_ms:6.0f} ms, {dict(result.statuses)}", end="")
+
+
+def test_every_answer_carries_the_headers(limits: Cluster) -> None:
+    (answer,) = asked(limits, "pages", "/x", x_request_id="7b1f0a52-4a0a-4a36-9e3c-0c1d2e3f4a5b")
+    assert answer.headers["x-request-id"] == "7b1f0a52-4a0a-4a36-9e3c-0c1d2e3f4a5b"
+    expected = {
+        "x-content-type-options": "nosniff",
+        "x-frame-options": "DENY",
+        "strict-transport-security": "max-age=31536000; includeSubDomains",
+    }
+    assert expected.items() <= answer.headers.items()
+    slow = slow_page(limits)
+    assert 150 <= int(slow.headers["x-response-time"]) <= slow.milliseconds
+
+
+def slow_page(cluster: Cluster) -> Answer:
+    """One answer of `pages` that takes 150 ms."""
+    backend_control.set_fault(cluster.lab, NAMESPACE, "app=pages", latency_ms=150)
+    try:
+        return asked(cluster, "pages", "/slow")[0]
+    finally:
+        backend_control.clear_faults(cluster.lab, NAMESPACE, "app=pages")
+
+
+def test_long_answers_are_compressed_for_those_who_accept_it(limits: Cluster) -> None:
+    # The backend's answer repeats the request's headers.
+    long = "p" * 1200
+    (accepted,) = asked(limits, "pages", "/x", accept_encoding="gzip", x_padding=long)
+    assert accepted.headers.get("content-encoding") == "gzip"
+    assert '"x-padding"' in accepted.body
+    assert "content-encoding" not in asked(limits, "pages", "/x", x_padding=long)[0].headers
+    assert "content-encoding" not in asked(limits, "pages", "/x", accept_encoding="gzip")[0].headers
+
+
+def test_istioctl_has_nothing_to_say(limits: Cluster) -> None:
+    assert mesh.complaints(limits.lab, NAMESPACE) == []
