@@ -22,6 +22,7 @@ from perfpolicy.cluster.discovery import Discovery
 from perfpolicy.cluster.events import EventWriter, Notice
 from perfpolicy.cluster.lease import LeaderElection
 from perfpolicy.cluster.lookup import Lookup
+from perfpolicy.cluster.namespaces import NAMESPACES, NamespaceLook
 from perfpolicy.cluster.objects import Objects
 from perfpolicy.cluster.resource import Resource
 from perfpolicy.cluster.status import POLICIES, StatusWriter
@@ -32,6 +33,7 @@ from perfpolicy.metrics.source import MetricsSource
 from perfpolicy.policy.model import PolicyKey
 from perfpolicy.reconcile import foreign, workloads
 from perfpolicy.reconcile.applier import Applier
+from perfpolicy.reconcile.class_file import ClassFile
 from perfpolicy.reconcile.hub import NAMESPACE, SERVICE, Hub
 from perfpolicy.reconcile.policies import Classes, Policies
 from perfpolicy.reconcile.queue import Work, WorkQueue
@@ -50,7 +52,7 @@ T = TypeVar("T")
 CLASSES: Final = Resource(GROUP, VERSION, CLASS_KIND, CLASS_PLURAL, namespaced=False)
 _CHILDREN: Final = tuple(Resource(kind.group, kind.version, kind.kind, kind.plural) for kind in KINDS)
 _OBSERVED: Final = (
-    Resource("", "v1", "Namespace", "namespaces", namespaced=False),
+    NAMESPACES,
     Resource("", "v1", "Service", "services"),
     Resource("apps", "v1", "Deployment", "deployments"),
     Resource("apps", "v1", "StatefulSet", "statefulsets"),
@@ -58,7 +60,6 @@ _OBSERVED: Final = (
     Resource("argoproj.io", "v1alpha1", "Rollout", "rollouts"),
 )
 WATCHED: Final = tuple(dict.fromkeys((*_CHILDREN, *_OBSERVED)))
-_DISCOVERED: Final = (*WATCHED, POLICIES, CLASSES)
 _WHOLE: Final = foreign.KINDS | workloads.KINDS
 _UNFILTERED: Final = _WHOLE | {SERVICE, NAMESPACE}
 _CHILD_KINDS: Final = frozenset(kind.group_kind for kind in KINDS)
@@ -108,9 +109,16 @@ class Runtime:
             requeue=self.queue.add,
             resolved_changed=self._resolved_changed,
         )
-        self._watches = {resource: self._watch(resource) for resource in WATCHED}
+        look = NamespaceLook(api, self.hub, settings.namespaces, settings.sweep) if settings.namespaces else None
+        self._watches = {resource: self._watch(resource) for resource in WATCHED if look is None or resource != NAMESPACES}
+        self._namespaces = look
+        self._class_file = None if settings.class_file is None else ClassFile(settings.class_file, self.classes, settings.discovery)
+        self.kinds = (POLICIES, CLASSES) if self._class_file is None else (POLICIES,)
+        """Our own kinds, as far as they are read from the cluster."""
+        self.serving: frozenset[Resource] = frozenset()
+        """Those of them the API server serves."""
         self._absent: frozenset[Resource] = frozenset()
-        self._discovery = Discovery(api, _DISCOVERED, self._served_changed, settings.discovery)
+        self._discovery = Discovery(api, (*WATCHED, *self.kinds), self._served_changed, settings.discovery)
         self.ready = False
 
     @classmethod
@@ -145,11 +153,16 @@ class Runtime:
         self.classes.drop(raw["metadata"]["name"])
 
     def problems(self) -> dict[str, str]:
-        """What is wrong right now, by what it is about: watches, rights, the Lease, classes and metrics sources."""
+        """What is wrong right now, by what it is about: watches, rights, the Lease, namespaces, classes and metrics sources."""
         watches = {f"watch {watch.resource.plural}": watch.problem for watch in self._watches.values() if watch.problem}
         classes = {f"{CLASS_KIND} {name}": str(error) for name, error in self.classes.problems.items()}
         lease = {"lease": self._election.problem} if self._election is not None and self._election.problem else {}
-        return self._api.problems() | watches | lease | classes | self._metrics.problems()
+        looks = {
+            name: look.problem
+            for name, look in (("namespaces", self._namespaces), ("class file", self._class_file))
+            if look is not None and look.problem
+        }
+        return self._api.problems() | watches | lease | looks | classes | self._metrics.problems()
 
     def absent(self) -> list[str]:
         """Kinds the API server does not serve, as `plural.group`; what needs one of them waits for its CRD."""
@@ -199,6 +212,11 @@ class Runtime:
             async with asyncio.TaskGroup() as group:
                 for watch in self._watches.values():
                     group.create_task(watch.run(), name=f"watch {watch.resource.plural}")
+                if self._namespaces is not None:
+                    group.create_task(self._namespaces.run(), name="namespaces")
+                if self._class_file is not None:
+                    self._class_file.look()
+                    group.create_task(self._class_file.run(), name="class file")
                 group.create_task(self._discovery.run(), name="discovery")
                 group.create_task(self._events.run(), name="events")
                 await self._synchronise()
@@ -235,6 +253,8 @@ class Runtime:
         """Wait until everything a decision is based on has been seen once: acting earlier would undo what only is not known yet."""
         for watch in self._watches.values():
             await watch.settled.wait()
+        if self._namespaces is not None:
+            await self._namespaces.settled.wait()
         deadline = asyncio.get_running_loop().time() + _SYNC_PATIENCE
         while not await self._attempt("catch up", self._has_caught_up):
             if asyncio.get_running_loop().time() > deadline:
@@ -244,12 +264,12 @@ class Runtime:
 
     async def _has_caught_up(self) -> bool:
         """Whether kopf has delivered every policy and class there is."""
-        policies, classes = await self._list(POLICIES), await self._list(CLASSES)
+        policies, classes = await self._list(POLICIES), await self._class_names()
         waiting = True
         until = asyncio.get_running_loop().time() + _SYNC_PATIENCE
         while waiting and asyncio.get_running_loop().time() < until:
             behind = self.policies.stale(policies)[1]
-            missing = {item["name"] for item in classes} - self.classes.names()
+            missing = classes - self.classes.names()
             waiting = bool(behind or missing)
             if waiting:
                 await asyncio.sleep(_SYNC_POLL)
@@ -267,6 +287,12 @@ class Runtime:
                     raise
         return found
 
+    async def _class_names(self) -> frozenset[str]:
+        """Names of the classes there are."""
+        if self._class_file is not None:
+            return self.classes.names()
+        return frozenset(item["name"] for item in await self._list(CLASSES))
+
     async def _sweep(self) -> None:
         """Find policies and classes that went or changed unseen."""
         gone, behind = self.policies.stale(await self._list(POLICIES))
@@ -275,7 +301,7 @@ class Runtime:
         for key in behind:
             # Each for itself: one that cannot be read or kept must not hide the others.
             await self._attempt(f"read {key}", partial(self._read_again, key))
-        for name in self.classes.names() - {item["name"] for item in await self._list(CLASSES)}:
+        for name in self.classes.names() - await self._class_names():
             self.classes.drop(name)
 
     async def _read_again(self, key: PolicyKey) -> None:
@@ -365,8 +391,9 @@ class Runtime:
 
     def _served_changed(self, served: frozenset[Resource]) -> None:
         kinds = frozenset(GroupKind(resource.group, resource.kind) for resource in served)
-        self._absent = frozenset(_DISCOVERED) - served
+        self._absent = frozenset({*WATCHED, *self.kinds}) - served
         _log.info("served kinds", extra={"missing": self.absent()})
+        self.serving = served & set(self.kinds)
         self._reconciler.served = kinds & _CHILD_KINDS
         for resource, watch in self._watches.items():
             watch.set_served(resource in served)

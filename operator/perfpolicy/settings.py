@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     namespaces: Annotated[tuple[str, ...], NoDecode] = ()
     """Namespaces whose policies are handled, separated by commas; empty means all. All is the default because classes are cluster-wide;
     several operators in one cluster must be given disjoint namespaces."""
+    class_file: Path | None = None
+    """YAML file, or folder of them, with the PerformanceClasses; read again when it changes. Empty means the classes of the cluster. For an
+    operator with Roles only, which cannot read a cluster-scoped kind."""
     kubeconfig: Path | None = None
     """Kubeconfig file. Empty means the pod's service account, or outside a cluster $KUBECONFIG and then ~/.kube/config."""
     workers: int = Field(16, ge=1, le=256)

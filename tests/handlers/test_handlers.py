@@ -4,16 +4,19 @@ import asyncio
 import itertools
 import json
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import kopf
 import pytest
 
+from perfpolicy.cluster.resource import Resource
+from perfpolicy.cluster.status import POLICIES
 from perfpolicy.handlers import events
 from perfpolicy.handlers.events import EndlessBackoff, KopfThread, kopf_settings, registry
 from perfpolicy.handlers.logs import JsonFormatter, TextFormatter
-from perfpolicy.runtime import Runtime
+from perfpolicy.runtime import CLASSES, Runtime
 from perfpolicy.settings import Settings
 
 
@@ -35,8 +38,10 @@ def test_the_backoff_never_ends_stays_within_bounds_and_starts_anew() -> None:
 class FakeRuntime:
     """Remembers what it is handed."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
         self.seen: list[tuple[str, Any]] = []
+        self.settings = settings or Settings()
+        self.serving: frozenset[Resource] = frozenset()
 
     def __getattr__(self, name: str) -> Any:
         return lambda raw: self.seen.append((name, raw))
@@ -62,15 +67,62 @@ async def test_only_event_handlers_are_registered_so_kopf_annotates_nothing() ->
     assert not handlers._indexing.get_all_handlers()
 
 
+async def test_classes_from_a_file_are_not_watched() -> None:
+    runtime = FakeRuntime(settings=Settings(class_file=Path("classes.yaml")))
+    (handler,) = registry(cast(Runtime, runtime), asyncio.get_running_loop())._watching.get_all_handlers()
+    assert "policy" in str(handler.id)
+
+
+class Started:
+    """Stands for kopf.operator: remembers each start, and runs until told to stop."""
+
+    def __init__(self) -> None:
+        self.count = self.ended = 0
+
+    async def __call__(self, *, settings: kopf.OperatorSettings, stop_flag: asyncio.Event, **_: Any) -> None:
+        assert settings.scanning.disabled, "kopf's own scanning needs rights on every CRD"
+        self.count += 1
+        await stop_flag.wait()
+        self.ended += 1
+
+
+async def test_kopf_is_started_when_our_kinds_are_served_and_anew_when_they_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "_LOOK_SECONDS", 0.001)
+    started, runtime = Started(), FakeRuntime()
+    monkeypatch.setattr(kopf, "operator", started)
+    thread = KopfThread(cast(Runtime, runtime), asyncio.get_running_loop())
+    thread.start()
+
+    async def until(count: int, ended: int) -> None:
+        async with asyncio.timeout(5):
+            while (started.count, started.ended) != (count, ended):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
+    await asyncio.sleep(0.02)
+    assert started.count == 0, "nothing is served"
+    runtime.serving = frozenset({POLICIES})
+    await until(1, 0)
+    runtime.serving = frozenset({POLICIES, CLASSES})
+    await until(2, 1)
+    runtime.serving = frozenset()
+    await until(2, 2)
+    runtime.serving = frozenset({POLICIES})
+    await until(3, 2)
+    await thread.stop(5)
+    assert (started.ended, thread.alive) == (3, False)
+
+
 @pytest.mark.parametrize(("steady", "pauses"), [(-1.0, "short"), (60.0, "growing")])
 async def test_kopf_is_started_again_and_its_pauses_grow_only_while_it_keeps_ending(
     steady: float, pauses: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ran for longer than `steady` seconds each time, or not."""
     waited: list[float] = []
-    thread = KopfThread(cast(Runtime, FakeRuntime()), asyncio.get_running_loop())
+    runtime = FakeRuntime()
+    runtime.serving = frozenset({POLICIES})
+    thread = KopfThread(cast(Runtime, runtime), asyncio.get_running_loop())
 
-    async def end_at_once() -> None:
+    async def end_at_once(serving: frozenset[Resource]) -> None:
         raise RuntimeError("kopf ended")
 
     def wait(seconds: float) -> bool:
@@ -126,5 +178,5 @@ async def test_kopf_is_told_who_it_is_for_a_containers_user_has_no_name(monkeypa
 
     monkeypatch.setattr(kopf, "operator", operator)
     runtime = SimpleNamespace(settings=Settings())
-    await KopfThread(cast(Runtime, runtime), asyncio.get_running_loop())._operate()
+    await KopfThread(cast(Runtime, runtime), asyncio.get_running_loop())._operate(frozenset({POLICIES}))
     assert told["identity"]

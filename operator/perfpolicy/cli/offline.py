@@ -7,11 +7,10 @@ from pathlib import Path
 
 import click
 
-from perfpolicy import yaml_text
+from perfpolicy import documents, yaml_text
 from perfpolicy.api.performance_class import PerformanceClass, parse_class
 from perfpolicy.api.policy import PerformancePolicy, parse_policy
-from perfpolicy.cli import documents
-from perfpolicy.cli.documents import Documents
+from perfpolicy.documents import Documents
 from perfpolicy.errors import InvalidSpec, Problem
 from perfpolicy.policy.builtin import builtin_classes
 from perfpolicy.policy.classes import select_class

@@ -2,6 +2,9 @@
 
 kopf runs in a thread with an event loop of its own, because when it stops it cancels every task of its loop; and it stops as a whole when
 one of its watches is refused for good, for instance while the CRD is being deleted. It is then started again, after a pause.
+
+It is also started anew when our own kinds come or go, as the runtime's discovery says: kopf's own scanning would need the right to read
+every CustomResourceDefinition of the cluster, and does not exist where an operator has Roles only.
 """
 
 import asyncio
@@ -15,6 +18,7 @@ from typing import Any
 
 import kopf
 
+from perfpolicy.cluster.resource import Resource
 from perfpolicy.runtime import Runtime
 from perfpolicy.vocabulary import CLASS_PLURAL, GROUP, POLICY_PLURAL, VERSION
 
@@ -22,6 +26,8 @@ _log = logging.getLogger(__name__)
 _PAUSE_MIN, _PAUSE_MAX = 1.0, 30.0
 _STEADY = 60.0
 """Seconds kopf must have run for its next end to be the first of a series again."""
+_LOOK_SECONDS = 0.2
+"""Between two looks at which of our kinds are served."""
 
 
 class EndlessBackoff:
@@ -40,6 +46,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
     settings.posting.enabled = False
+    settings.scanning.disabled = True
     settings.networking.error_backoffs = EndlessBackoff()
     settings.networking.request_timeout = 60.0
     settings.process.ultimate_exiting_timeout = None
@@ -73,9 +80,11 @@ def registry(runtime: Runtime, loop: asyncio.AbstractEventLoop) -> kopf.Operator
     async def policy(event: Mapping[str, Any], **_: Any) -> None:
         hand_on(event, runtime.policy_seen, runtime.policy_gone)
 
-    @kopf.on.event(GROUP, VERSION, CLASS_PLURAL, registry=handlers)
     async def performance_class(event: Mapping[str, Any], **_: Any) -> None:
         hand_on(event, runtime.class_seen, runtime.class_gone)
+
+    if runtime.settings.class_file is None:
+        kopf.on.event(GROUP, VERSION, CLASS_PLURAL, registry=handlers)(performance_class)
 
     return handlers
 
@@ -105,27 +114,41 @@ class KopfThread:
     def _run(self) -> None:
         pauses = iter(EndlessBackoff())
         while not self._stop.is_set():
-            started = time.monotonic()
+            serving, started = self._runtime.serving, time.monotonic()
+            if not serving:
+                self._stop.wait(_LOOK_SECONDS)
+                continue
             try:
-                asyncio.run(self._operate())
+                asyncio.run(self._operate(serving))
             except Exception:  # noqa: BLE001 - whatever ended kopf, it is started again; the cause is logged in full
                 _log.exception("kopf ended; it is started again")
-            if time.monotonic() - started > _STEADY:
+            asked_to_end = self._runtime.serving != serving
+            if asked_to_end or time.monotonic() - started > _STEADY:
                 pauses = iter(EndlessBackoff())
-            self._stop.wait(next(pauses))
+            if not asked_to_end:
+                self._stop.wait(next(pauses))
 
-    async def _operate(self) -> None:
+    async def _operate(self, serving: frozenset[Resource]) -> None:
         namespaces = self._runtime.settings.namespaces
-        settings = kopf_settings()
-        settings.scanning.disabled = bool(namespaces)
         # Else kopf asks the password database who runs it, and the user of a container has no entry there.
         identity: Any = socket.gethostname()
-        await kopf.operator(
-            registry=registry(self._runtime, self._loop),
-            settings=settings,
-            identity=identity,
-            standalone=True,
-            clusterwide=not namespaces,
-            namespaces=namespaces,
-            stop_flag=self._stop,
-        )
+        over = asyncio.Event()
+        watcher = asyncio.create_task(self._until_over(serving, over))
+        try:
+            await kopf.operator(
+                registry=registry(self._runtime, self._loop),
+                settings=kopf_settings(),
+                identity=identity,
+                standalone=True,
+                clusterwide=not namespaces,
+                namespaces=namespaces,
+                stop_flag=over,
+            )
+        finally:
+            watcher.cancel()
+
+    async def _until_over(self, serving: frozenset[Resource], over: asyncio.Event) -> None:
+        """Set `over` when this thread is to stop, or other kinds of ours are served than kopf was started for."""
+        while not self._stop.is_set() and self._runtime.serving == serving:  # noqa: ASYNC110 - both are set by other threads
+            await asyncio.sleep(_LOOK_SECONDS)
+        over.set()

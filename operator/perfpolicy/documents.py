@@ -1,4 +1,4 @@
-"""Manifests from files for the offline commands. The only place that reads users' files; problems name the file."""
+"""Manifests from files: for the offline commands, and mounted classes. The only place that reads users' files; problems name the file."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
