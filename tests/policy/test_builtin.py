@@ -5,10 +5,12 @@ from datetime import timedelta
 import pytest
 
 from perfpolicy.api.policy import parse_policy
+from perfpolicy.errors import InvalidSpec
 from perfpolicy.policy.builtin import builtin_classes
 from perfpolicy.policy.facts import Facts
 from perfpolicy.policy.model import Concurrency, Mtls, Policy, Proxy, RateLimit, ResponseHeaders, Retries
 from perfpolicy.policy.resolve import resolve
+from perfpolicy.vocabulary import Reason
 from tests.api.objects import a_policy_object
 
 CLASSES = {cls.metadata.name: cls for cls in builtin_classes()}
@@ -16,7 +18,8 @@ RETRY_ON = ("5xx", "gateway-error", "connect-failure", "refused-stream")
 
 
 def under(name: str) -> Policy:
-    return resolve(parse_policy(a_policy_object()), CLASSES[name], Facts(namespace_labels={"istio-injection": "enabled"}))
+    labels = {"istio-injection": "enabled", "perfpolicy.io/environment": name}
+    return resolve(parse_policy(a_policy_object()), CLASSES[name], Facts(namespace_labels=labels))
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -25,6 +28,16 @@ def test_an_ordinary_policy_resolves_under_every_class(name: str) -> None:
     assert policy.class_ref.name == name
     assert policy.metrics.slow_request == timedelta(seconds=1)
     assert str(policy.thresholds.error_rate) == "0.05"
+
+
+@pytest.mark.parametrize("name", [name for name in CLASSES if name != "production"])
+@pytest.mark.parametrize("labels", [{}, {"perfpolicy.io/environment": "production"}])
+def test_no_class_is_a_way_around_productions_limits(name: str, labels: dict[str, str]) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        resolve(parse_policy(a_policy_object()), CLASSES[name], Facts(namespace_labels={"istio-injection": "enabled", **labels}))
+    (problem,) = refused.value.problems
+    assert problem.reason is Reason.CLASS_NOT_PERMITTED
+    assert f"those labelled perfpolicy.io/environment={name}" in problem.message
 
 
 @pytest.mark.parametrize("name", ["staging", "production"])

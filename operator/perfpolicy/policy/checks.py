@@ -20,8 +20,15 @@ _STRENGTH: Final = {"Disabled": 0, "Permissive": 1, "Strict": 2}
 
 def check_class_permitted(context: Resolution) -> None:
     """The class must admit the policy's namespace."""
-    if not admits(context.cls.spec.allowed_namespaces, context.namespace, context.facts.namespace_labels):
-        message = f"class {context.cls.metadata.name} does not admit namespace {context.namespace} (its spec.allowedNamespaces)"
+    allowed = context.cls.spec.allowed_namespaces
+    if allowed is not None and not admits(allowed, context.namespace, context.facts.namespace_labels):
+        wanted = [*(allowed.names or ())]
+        if allowed.selector is not None:
+            wanted.append("those labelled " + ",".join(f"{key}={value}" for key, value in sorted(allowed.selector.match_labels.items())))
+        message = (
+            f"class {context.cls.metadata.name} does not admit namespace {context.namespace}; its spec.allowedNamespaces are "
+            f"{', '.join(wanted) or 'none'}"
+        )
         context.report("spec.className", message, Reason.CLASS_NOT_PERMITTED)
 
 
