@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 
 from perfpolicy.api import schema
-from tools import chart, reference
+from tools import access, chart, reference
 
 ROOT = Path(__file__).resolve().parent.parent
-GENERATORS: tuple[Callable[[Path], dict[Path, str]], ...] = (schema.generate, reference.generate, chart.generate)
+GENERATORS: tuple[Callable[[Path], dict[Path, str]], ...] = (schema.generate, reference.generate, access.generate, chart.generate)
 
 
 def expected() -> dict[Path, str]:

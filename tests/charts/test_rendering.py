@@ -234,10 +234,6 @@ def test_the_test_runs_where_the_operator_looks(values: Mapping[str, Any], names
 
 # Every value does something
 
-UNREAD: dict[str, str] = {
-    "rbac.create": "waits for templates/rbac.yaml",
-    "admissionPolicy.enabled": "waits for templates/admission.yaml",
-}
 OTHER: dict[str, Any] = {
     "image.digest": f"sha256:{'f' * 64}",
     "imagePullSecrets": [{"name": "other"}],
@@ -304,7 +300,7 @@ def _with(tree: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[st
 def test_every_value_changes_something(value: chart.Value) -> None:
     name = ".".join(value.path)
     changed = helm.template(_with(_base(name), value.path, _other(value))) != helm.template(_base(name))
-    assert changed == (name not in UNREAD), UNREAD.get(name, f"{name} has no effect")
+    assert changed, f"{name} has no effect"
 
 
 def _base(name: str) -> Mapping[str, Any]:
@@ -338,3 +334,34 @@ def test_every_leaf_of_a_class_arrives() -> None:
     manifests = helm.template({"classes": specs}, "--skip-schema-validation")
     arrived = set(_texts([each["spec"] for each in manifests if each["kind"] == "PerformanceClass"]))
     assert set(_texts(specs)) <= arrived
+
+
+# Rights: the rules themselves are tests/test_access.py's, that they fit the calls e2e/test_access.py's
+
+
+def test_the_namespaced_mode_has_one_role_in_each_namespace_and_nothing_elsewhere_but_the_lease() -> None:
+    roles = [each for each in helm.template(NAMESPACED) if each["kind"] == "Role" and not each["metadata"]["name"].endswith("-test")]
+    assert {each["metadata"]["namespace"] for each in roles} == {"ce-hub", "runeframe", helm.NAMESPACE}
+    (lease,) = (each for each in roles if each["metadata"]["namespace"] == helm.NAMESPACE)
+    assert {resource for rule in lease["rules"] for resource in rule["resources"]} == {"leases"}
+    named = [rule for rule in lease["rules"] if rule["verbs"] != ["create"]]
+    assert [rule["resourceNames"] for rule in named] == [["perfpolicy"]]
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_writing_deployments_is_a_switch_of_its_own(create: bool) -> None:
+    rules = one(helm.template({"workloads": {"create": create}}), "ClusterRole", "perfpolicy")["rules"]
+    verbs = {verb for rule in rules if "deployments" in rule["resources"] for verb in rule["verbs"]}
+    assert verbs == {"get", "list", "watch"} | ({"create", "patch", "delete"} if create else set())
+
+
+def test_only_the_default_class_is_everybodys_to_use() -> None:
+    manifests = helm.template({"classes": {"gold": {"spec": {}}}})
+    roles = {each["metadata"]["name"]: each for each in manifests if each["kind"] == "ClusterRole" and "-use-" in each["metadata"]["name"]}
+    assert roles.keys() == {f"perfpolicy-use-{name}" for name in ("development", "testing", "staging", "production", "gold")}
+    assert all(rule["resourceNames"] == [name.removeprefix("perfpolicy-use-")] for name, each in roles.items() for rule in each["rules"])
+    everybody = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:authenticated"}
+    bound = [each["roleRef"]["name"] for each in manifests if each["kind"] == "ClusterRoleBinding" and everybody in each["subjects"]]
+    assert bound == ["perfpolicy-use-production"]
+    (name, *_) = one(manifests, "ValidatingAdmissionPolicy")["spec"]["variables"]
+    assert name["expression"].endswith(": 'production'")

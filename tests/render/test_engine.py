@@ -9,10 +9,10 @@ from jinja2 import DictLoader
 
 from perfpolicy.errors import RenderError
 from perfpolicy.render import ChildKind, Manifest, engine
-from perfpolicy.render.manifest import Child
+from perfpolicy.render.manifest import ALWAYS, Child
 from tests.builders import a_policy
 
-KIND = ChildKind("example.io", "v1", "Thing", "things", "thing.yaml.j2", build=lambda _: ())
+KIND = ChildKind("example.io", "v1", "Thing", "things", "thing.yaml.j2", build=lambda _: (), asked=ALWAYS, asked_by="every policy")
 HEAD = "apiVersion: example.io/v1\nkind: Thing\nmetadata: {{ metadata }}\n"
 
 Render = Callable[..., Manifest]

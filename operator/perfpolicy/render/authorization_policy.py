@@ -72,5 +72,11 @@ KIND = ChildKind(
     plural="authorizationpolicies",
     template="authorization_policy.yaml.j2",
     build=build,
+    asked=(
+        "has(spec.security) && ((has(spec.security.allow) && spec.security.allow.size() > 0)"
+        " || (has(spec.security.deny) && spec.security.deny.size() > 0)"
+        " || (has(spec.security.defaultDeny) && spec.security.defaultDeny == 'Enabled'))"
+    ),
+    asked_by="spec.security.allow, deny or defaultDeny",
     suffixes=("-allow", "-deny"),
 )

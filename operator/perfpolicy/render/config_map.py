@@ -4,7 +4,7 @@ from perfpolicy import vocabulary, yaml_text
 from perfpolicy.policy.model import Policy
 from perfpolicy.promql.rules import rule_groups
 from perfpolicy.render import prometheus_rule
-from perfpolicy.render.manifest import Child, ChildKind
+from perfpolicy.render.manifest import ALWAYS, Child, ChildKind
 
 SUFFIX = "-rules"
 
@@ -29,6 +29,8 @@ KIND = ChildKind(
     plural="configmaps",
     template="config_map.yaml.j2",
     build=build,
+    asked=ALWAYS,
+    asked_by="every policy, where PrometheusRule is not served",
     suffixes=(SUFFIX,),
     observing=True,
     stands_in_for=prometheus_rule.KIND.group_kind,

@@ -68,5 +68,13 @@ def _container(template: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 KIND = ChildKind(
-    group="apps", version="v1", kind="Deployment", plural="deployments", template="deployment.yaml.j2", build=build, suffixes=()
+    group="apps",
+    version="v1",
+    kind="Deployment",
+    plural="deployments",
+    template="deployment.yaml.j2",
+    build=build,
+    asked="has(spec.workload.deployment)",
+    asked_by="spec.workload.deployment",
+    suffixes=(),
 )

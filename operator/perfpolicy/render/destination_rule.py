@@ -7,7 +7,7 @@ auto-mTLS keeps it.
 from typing import Final
 
 from perfpolicy.policy.model import Algorithm, Mtls, Policy
-from perfpolicy.render.manifest import Child, ChildKind
+from perfpolicy.render.manifest import Child, ChildKind, used
 from perfpolicy.render.ports import http_ports
 
 _SIMPLE: Final = {
@@ -45,4 +45,10 @@ KIND = ChildKind(
     plural="destinationrules",
     template="destination_rule.yaml.j2",
     build=build,
+    asked=(
+        "(has(spec.traffic) && ((has(spec.traffic.subsets) && spec.traffic.subsets.size() > 0)"
+        f" || {used('spec.traffic.loadBalancer')} || {used('spec.traffic.connectionPool')} || {used('spec.traffic.circuitBreaker')}))"
+        " || (has(spec.security) && has(spec.security.mtls) && spec.security.mtls == 'Strict')"
+    ),
+    asked_by="spec.traffic.subsets, loadBalancer, connectionPool or circuitBreaker, or spec.security.mtls: Strict",
 )

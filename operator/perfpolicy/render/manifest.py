@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from perfpolicy import vocabulary
 from perfpolicy.policy.model import Policy
@@ -38,6 +38,8 @@ class Child:
 class ChildKind:
     """One kind of child: a render module, a template of the same stem, a golden, and a row in docs/children.md.
 
+    `asked`: CEL over a policy's `spec`, true where its author, and not only its class, asks for the kind; `asked_by`: the fields that
+    do, for people. The admission policy is made of them (tools/access.py).
     `suffixes`: what it appends to the policy's name for its objects (empty where the names come from the spec). `essential`: without it the
     policy is not programmed. `observing`: written in mode Observe too. `stands_in_for`: written only where that other kind is not served.
     """
@@ -48,6 +50,8 @@ class ChildKind:
     plural: str
     template: str
     build: Callable[[Policy], tuple[Child, ...]]
+    asked: str
+    asked_by: str
     suffixes: tuple[str, ...] = ("",)
     essential: bool = True
     observing: bool = False
@@ -62,6 +66,15 @@ class ChildKind:
     def api_version(self) -> str:
         """`group/version`, or the version alone in the core group."""
         return f"{self.group}/{self.version}" if self.group else self.version
+
+
+ALWAYS: Final = "true"
+"""CEL for `ChildKind.asked`: every policy asks for the kind."""
+
+
+def used(block: str) -> str:
+    """CEL for `ChildKind.asked`: the block at this path is written, and not as `mode: Disabled`."""
+    return f"(has({block}) && (!has({block}.mode) || {block}.mode != 'Disabled'))"
 
 
 def metadata(policy: Policy, child: Child) -> Manifest:

@@ -76,4 +76,6 @@ KIND = ChildKind(
     plural="networkpolicies",
     template="network_policy.yaml.j2",
     build=build,
+    asked="has(spec.network) && (has(spec.network.ingress) || has(spec.network.egress))",
+    asked_by="spec.network",
 )

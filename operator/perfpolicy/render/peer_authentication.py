@@ -22,4 +22,6 @@ KIND = ChildKind(
     plural="peerauthentications",
     template="peer_authentication.yaml.j2",
     build=build,
+    asked="has(spec.security) && has(spec.security.mtls) && spec.security.mtls != 'Inherit'",
+    asked_by="spec.security.mtls",
 )

@@ -2,7 +2,7 @@
 
 from perfpolicy.policy.model import Policy
 from perfpolicy.promql.rules import rule_groups
-from perfpolicy.render.manifest import Child, ChildKind
+from perfpolicy.render.manifest import ALWAYS, Child, ChildKind
 
 
 def build(policy: Policy) -> tuple[Child, ...]:
@@ -18,5 +18,7 @@ KIND = ChildKind(
     plural="prometheusrules",
     template="prometheus_rule.yaml.j2",
     build=build,
+    asked=ALWAYS,
+    asked_by="every policy",
     observing=True,
 )

@@ -11,4 +11,14 @@ def build(policy: Policy) -> tuple[Child, ...]:
     return (Child(policy.service.name, {"selector": policy.workload.selector, "ports": policy.service.ports}),)
 
 
-KIND = ChildKind(group="", version="v1", kind="Service", plural="services", template="service.yaml.j2", build=build, suffixes=())
+KIND = ChildKind(
+    group="",
+    version="v1",
+    kind="Service",
+    plural="services",
+    template="service.yaml.j2",
+    build=build,
+    asked="!has(spec.workload.serviceRef)",
+    asked_by="spec.workload without serviceRef",
+    suffixes=(),
+)

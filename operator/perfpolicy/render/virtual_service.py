@@ -93,5 +93,10 @@ KIND = ChildKind(
     plural="virtualservices",
     template="virtual_service.yaml.j2",
     build=build,
+    asked=(
+        "has(spec.traffic) && ((has(spec.traffic.routes) && spec.traffic.routes.size() > 0)"
+        " || (has(spec.traffic.hosts) && spec.traffic.hosts.size() > 0) || has(spec.traffic.timeout) || has(spec.traffic.retries))"
+    ),
+    asked_by="spec.traffic.routes, hosts, timeout or retries",
     suffixes=("", GATEWAY_SUFFIX),
 )
