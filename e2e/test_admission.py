@@ -1,0 +1,284 @@
+"""Nobody obtains through a policy what the API server denies them directly: real users against the chart's ValidatingAdmissionPolicy."""
+
+import json
+import secrets
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from e2e.access import applied, rendered, role, rule, user_name
+from e2e.cluster import Cluster
+from e2e.policies import a_class, a_policy
+from e2e.waiting import eventually
+from lab.controlplane import cluster_ca
+from lab.errors import CommandError
+from lab.lab import Lab
+from lab.pki import token
+from perfpolicy.api.performance_class import parse_class
+from perfpolicy.api.policy import parse_policy
+from perfpolicy.policy.facts import Facts
+from perfpolicy.policy.resolve import resolve
+from perfpolicy.render.manifest import ChildKind
+from perfpolicy.render.registry import KINDS, render
+
+RELEASE = "perfpolicy-admission"
+DEFAULT, PRIVATE = "e2e-default", "e2e-private"
+POLICIES = rule("perfpolicy.io", ["performancepolicies"], ["create", "get", "update", "patch", "delete"])
+MEASURING = {"prometheusrules", "configmaps"}
+"""What the chart delegates with every class."""
+OWNER, TENANT, VISITOR, DELEGATE = "owner", "tenant", "visitor", "delegate"
+
+
+def rights(kind: ChildKind) -> dict[str, Any]:
+    """Everything on one kind of child."""
+    return rule(kind.group, [kind.plural], ["create", "update", "patch", "delete"])
+
+
+@pytest.fixture(scope="module")
+def admission(cluster: Cluster) -> Iterator[Cluster]:
+    """The lab with the chart's admission policy in force."""
+    values = {"classes": {DEFAULT: {"default": True, "spec": {}}, PRIVATE: {"spec": {}}}}
+    with applied(cluster, rendered(cluster.lab, RELEASE, "admission.yaml", values)):
+        probe = a_policy("probe", "default", className=PRIVATE)
+
+        def enforced() -> bool:
+            return "may not use PerformanceClass" in refusal(cluster, "nobody", probe)
+
+        cluster.apply(*role("nobody", "default", POLICIES))
+        eventually(enforced)
+        yield cluster
+        cluster.kubectl("delete", "role,rolebinding", "nobody", "-n", "default")
+
+
+@pytest.fixture
+def home(admission: Cluster) -> Iterator[str]:
+    """A namespace with an owner of everything, a tenant without Deployments, and a visitor who may write policies only."""
+    namespace = f"e2e-{secrets.token_hex(4)}"
+    admission.kubectl("create", "namespace", namespace)
+    others = [rights(kind) for kind in KINDS if kind.plural not in MEASURING]
+    admission.apply(
+        *role(OWNER, namespace, POLICIES, *others),
+        *role(TENANT, namespace, POLICIES, *(rights(kind) for kind in KINDS if kind.plural not in {"deployments", *MEASURING})),
+        *role(VISITOR, namespace, POLICIES),
+    )
+    yield namespace
+    admission.kubectl("delete", "namespace", namespace, "--wait=false", "--ignore-not-found")
+
+
+def as_user(cluster: Cluster, user: str, *arguments: str, stdin: str | None = None) -> str:
+    """kubectl by a user of the API server."""
+    return cluster.kubectl(f"--as={user}", "--as-group=system:authenticated", *arguments, input=stdin)
+
+
+def refusal(cluster: Cluster, user: str, policy: dict[str, Any], verb: str = "create") -> str:
+    """Why the user may not write the policy (a dry run); empty where they may."""
+    try:
+        as_user(cluster, user, verb, "--dry-run=server", "-f", "-", stdin=json.dumps(policy))
+    except CommandError as error:
+        return str(error)
+    return ""
+
+
+def targeting(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
+    """A policy for a Deployment and Service that exist already: it creates neither."""
+    made = a_policy(name, namespace, **{"className": DEFAULT, **spec})
+    target = {"group": "apps", "kind": "Deployment", "name": name}
+    made["spec"] |= {"workload": {"targetRef": target, "serviceRef": {"name": name}}}
+    del made["spec"]["service"]
+    return made
+
+
+def test_a_tenant_without_deployments_gets_none_through_a_policy(admission: Cluster, home: str) -> None:
+    why = refusal(admission, TENANT, a_policy("web", home, className=DEFAULT))
+    assert f"spec.workload.deployment: {TENANT} may not create deployments.apps in namespace {home}" in why
+    assert "performanceclasses/deployments" in why, "it says who can change that"
+    assert refusal(admission, TENANT, targeting("web", home)) == ""
+    assert refusal(admission, OWNER, a_policy("web", home, className=DEFAULT)) == ""
+
+
+def test_an_update_must_not_smuggle_in_what_a_create_may_not(admission: Cluster, home: str) -> None:
+    as_user(admission, TENANT, "create", "-f", "-", stdin=json.dumps(targeting("web", home)))
+    assert "may not create deployments.apps" in refusal(admission, TENANT, a_policy("web", home, className=DEFAULT), "replace")
+    as_user(admission, OWNER, "replace", "-f", "-", stdin=json.dumps(a_policy("web", home, className=DEFAULT)))
+    changed = a_policy("web", home, className=DEFAULT, replicas=5)
+    assert "may not update deployments.apps" in refusal(admission, TENANT, changed, "replace")
+    assert refusal(admission, OWNER, changed, "replace") == ""
+
+
+def test_a_class_takes_the_verb_use(admission: Cluster, home: str) -> None:
+    private = targeting("web", home, className=PRIVATE)
+    why = refusal(admission, OWNER, private)
+    assert f"{OWNER} may not use PerformanceClass {PRIVATE} in namespace {home}" in why
+    del private["spec"]["className"]
+    assert refusal(admission, OWNER, private) == "", "the default class is everybody's"
+    metadata = {"name": "private", "namespace": home}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": f"{RELEASE}-use-{PRIVATE}"}
+    subjects = [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": OWNER}]
+    binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata}
+    admission.apply({**binding, "roleRef": reference, "subjects": subjects})
+    eventually(lambda: refusal(admission, OWNER, targeting("web", home, className=PRIVATE)) == "")
+
+
+def test_a_class_that_does_not_exist_opens_nothing(admission: Cluster, home: str) -> None:
+    # Whoever writes the policy first and has the class made later must have every right all the same.
+    everywhere = [rule("perfpolicy.io", ["performanceclasses"], ["use"])]
+    admission.apply(*role(TENANT, home, *everywhere, name="any-class"))
+    ghost = a_policy("web", home, className="ghost")
+    eventually(lambda: "may not use" not in refusal(admission, TENANT, ghost))
+    assert "may not create deployments.apps" in refusal(admission, TENANT, ghost)
+
+
+BARE = "e2e-bare"
+TRAFFIC: dict[str, dict[str, Any]] = {
+    "timeout": {"timeout": "5s"},
+    "no-retries": {"retries": {"mode": "Disabled"}},
+    "routes": {"routes": [{"name": "all"}]},
+    "no-routes": {"routes": []},
+    "hosts": {"hosts": ["web.e2e.test"], "gateways": [{"namespace": "e2e", "name": "public"}]},
+    "subsets": {"subsets": [{"name": "stable", "labels": {"version": "stable"}}]},
+    "balancer": {"loadBalancer": {"algorithm": "Random"}},
+    "no-balancer": {"loadBalancer": {"mode": "Disabled"}},
+    "pool": {"connectionPool": {"maxConnections": 3}},
+    "no-pool": {"connectionPool": {"mode": "Disabled"}},
+    "breaker": {"circuitBreaker": {"consecutiveErrors": 3}},
+    "no-breaker": {"circuitBreaker": {"mode": "Disabled"}},
+}
+SECURITY: dict[str, dict[str, Any]] = {
+    "strict": {"mtls": "Strict"},
+    "permissive": {"mtls": "Permissive"},
+    "plain": {"mtls": "Disabled"},
+    "inherit": {"mtls": "Inherit"},
+    "allow": {"allow": [{"from": {"namespaces": ["web"]}}]},
+    "no-rules": {"allow": [], "deny": [], "defaultDeny": "Disabled"},
+    "deny": {"deny": [{"to": {"ports": [1234]}}]},
+    "default-deny": {"defaultDeny": "Enabled"},
+}
+NETWORK: dict[str, dict[str, Any]] = {"ingress": {"ingress": []}, "egress": {"egress": []}, "no-network": {"mode": "Disabled"}}
+
+
+def specs(namespace: str) -> Iterator[dict[str, Any]]:
+    """Policies that ask for every kind, for none, and for few, in every way there is."""
+
+    def bare(name: str, **spec: Any) -> dict[str, Any]:
+        return targeting("web", namespace, className=BARE, **{"traffic": {}, "security": {}, "network": {}, **spec}) | {"asks": name}
+
+    yield a_policy("web", namespace, className=BARE) | {"asks": "all"}
+    yield a_policy("web", namespace, className=BARE, mode="Observe") | {"asks": "observe"}
+    yield a_policy("web", namespace, className=BARE, suspend="All") | {"asks": "suspended"}
+    yield bare("nothing")
+    yield from (bare(name, traffic=traffic) for name, traffic in TRAFFIC.items())
+    yield from (bare(name, security=security) for name, security in SECURITY.items())
+    yield from (bare(name, network=network) for name, network in NETWORK.items())
+    created = bare("service")
+    created["spec"]["service"] = {"port": 80}
+    del created["spec"]["workload"]["serviceRef"]
+    yield created
+
+
+def rendered_kinds(policy: dict[str, Any]) -> set[str]:
+    """Kinds the operator makes of a policy under a class that adds nothing."""
+    containers = [{"name": "app", "image": "localhost/backend:lab", "ports": [{"name": "http", "containerPort": 8080}]}]
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": containers}}
+    target = {"spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template}}
+    service = {"spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}}
+    facts = Facts({"istio-injection": "enabled"}, target, {"web": service})
+    resolved = resolve(parse_policy(policy), parse_class(a_class(BARE)), facts)
+    made = {manifest["kind"] for manifest in render(resolved).manifests}
+    return {kind.plural for kind in KINDS if kind.kind in made or (kind.stands_in_for and kind.stands_in_for.kind in made)}
+
+
+def test_every_kind_a_spec_becomes_is_checked_and_no_other(admission: Cluster, home: str) -> None:
+    # For every kind a user who may write all kinds but that one.
+    use = rule("perfpolicy.io", ["performanceclasses"], ["use"])
+    for kind in KINDS:
+        others = [rights(other) for other in KINDS if other is not kind]
+        admission.apply(*role(f"no-{kind.plural}", home, POLICIES, use, *others))
+    api = Api(admission.lab)
+    full = a_policy("web", home, className=BARE)
+    last = KINDS[-1].plural
+    eventually(lambda: f"may not create {last}" in api.create(f"no-{last}", full))
+    wrong = {}
+    for policy in specs(home):
+        name = policy.pop("asks")
+        refused = {kind.plural for kind in KINDS if f"may not create {kind.plural}" in api.create(f"no-{kind.plural}", policy)}
+        if refused != rendered_kinds(policy):
+            wrong[name] = (refused, rendered_kinds(policy))
+    assert wrong == {}
+
+
+class Api:
+    """The API server, asked by users without a kubectl process for each question."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._server, self._token = lab.server, token(lab.pki / "admin.token")
+        self._context = ssl.create_default_context(cafile=str(cluster_ca(lab).pair.certificate))
+
+    def create(self, user: str, policy: dict[str, Any]) -> str:
+        """Why the user may not create the policy (a dry run); empty where they may."""
+        path = f"/apis/perfpolicy.io/v1alpha1/namespaces/{policy['metadata']['namespace']}/performancepolicies?dryRun=All"
+        headers = {
+            "Authorization": f"Bearer {self._token}",
+            "Impersonate-User": user,
+            "Impersonate-Group": "system:authenticated",
+            "Content-Type": "application/json",
+        }
+        request = urllib.request.Request(self._server + path, json.dumps(policy).encode(), headers)  # noqa: S310 - the lab's https URL
+        try:
+            with urllib.request.urlopen(request, context=self._context, timeout=10):  # noqa: S310
+                return ""
+        except urllib.error.HTTPError as error:
+            message = str(json.load(error)["message"])
+            if error.code != 403:
+                raise AssertionError(message) from error
+            return message
+
+
+def test_all_kinds_at_once_stay_within_the_cost_limit(admission: Cluster, home: str) -> None:
+    # The dearest way: each right is denied, and then found to be delegated.
+    delegated = [f"performanceclasses/{kind.plural}" for kind in KINDS]
+    delegate = rule("perfpolicy.io", ["performanceclasses", *delegated], ["use"], DEFAULT)
+    admission.apply(*role(DELEGATE, home, POLICIES, delegate))
+    full = a_policy("web", home, className=DEFAULT)
+    eventually(lambda: refusal(admission, DELEGATE, full) == "")
+    as_user(admission, DELEGATE, "create", "-f", "-", stdin=json.dumps(full))
+    assert refusal(admission, DELEGATE, a_policy("web", home, className=DEFAULT, replicas=5), "replace") == ""
+    assert "may not" in refusal(admission, VISITOR, full), "nobody else"
+
+
+def test_measuring_only_takes_no_right_but_on_policies(admission: Cluster, home: str) -> None:
+    assert refusal(admission, VISITOR, a_policy("web", home, className=DEFAULT, mode="Observe")) == ""
+    assert "may not create" in refusal(admission, VISITOR, targeting("web", home))
+
+
+def test_a_label_is_anybodys_and_the_spec_is_not(admission: Cluster, home: str) -> None:
+    as_user(admission, OWNER, "create", "-f", "-", stdin=json.dumps(a_policy("web", home, className=DEFAULT)))
+    as_user(admission, VISITOR, "label", "pp", "web", "-n", home, "team=visitors")
+    patch = json.dumps({"spec": {"traffic": {"timeout": "11s"}}})
+    with pytest.raises(CommandError, match="visitor may not update"):
+        as_user(admission, VISITOR, "patch", "pp", "web", "-n", home, "--type=merge", "-p", patch)
+    as_user(admission, OWNER, "patch", "pp", "web", "-n", home, "--type=merge", "-p", patch)
+
+
+def test_the_status_is_the_operators(admission: Cluster, home: str) -> None:
+    as_user(admission, OWNER, "create", "-f", "-", stdin=json.dumps(a_policy("web", home, className=DEFAULT)))
+    account = user_name("somebody")
+    admission.apply(*role(account, home, rule("perfpolicy.io", ["performancepolicies/status"], ["get", "patch"]), name="operator"))
+    patch = json.dumps({"status": {"observedGeneration": 1}})
+    as_user(admission, account, "patch", "pp", "web", "-n", home, "--subresource=status", "--type=merge", "-p", patch)
+
+
+def test_deletion_in_the_foreground_and_of_the_namespace_is_not_in_the_way(admission: Cluster, home: str) -> None:
+    as_user(admission, OWNER, "create", "-f", "-", stdin=json.dumps(a_policy("web", home, className=DEFAULT)))
+    as_user(admission, OWNER, "create", "-f", "-", stdin=json.dumps(a_policy("second", home, className=DEFAULT)))
+    uid = admission.kubectl("get", "pp", "web", "-n", home, "-o", "jsonpath={.metadata.uid}")
+    owner = {"apiVersion": "perfpolicy.io/v1alpha1", "kind": "PerformancePolicy", "name": "web", "uid": uid, "blockOwnerDeletion": True}
+    metadata = {"name": "child", "namespace": home, "ownerReferences": [owner]}
+    admission.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+    as_user(admission, VISITOR, "delete", "pp", "web", "-n", home, "--cascade=foreground", "--wait=false")
+    eventually(lambda: admission.get("pp", "web", home) is None)
+    admission.kubectl("delete", "namespace", home, "--wait=false")
+    eventually(lambda: admission.kubectl("get", "namespace", home, "--ignore-not-found") == "")
