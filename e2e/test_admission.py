@@ -145,6 +145,14 @@ TRAFFIC: dict[str, dict[str, Any]] = {
     "pool": {"connectionPool": {"maxConnections": 3}},
     "no-pool": {"connectionPool": {"mode": "Disabled"}},
     "breaker": {"circuitBreaker": {"consecutiveErrors": 3}},
+    "rate-limit": {"rateLimit": {"local": {"requests": 5}}},
+    "no-rate-limit": {"rateLimit": {"mode": "Disabled"}},
+    "concurrency": {"concurrency": {"max": 5}},
+    "no-concurrency": {"concurrency": {"mode": "Disabled"}},
+    "headers": {"responseHeaders": {}},
+    "no-headers": {"responseHeaders": {"mode": "Disabled"}},
+    "compression": {"compression": {}},
+    "no-compression": {"compression": {"mode": "Disabled"}},
     "no-breaker": {"circuitBreaker": {"mode": "Disabled"}},
 }
 SECURITY: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ from itertools import product
 from typing import Any, Final
 
 from perfpolicy.policy.model import MatchKind, Policy, Protocol, RateLimit, StringMatch
-from perfpolicy.render.manifest import Child, ChildKind
+from perfpolicy.render.manifest import Child, ChildKind, used
 from perfpolicy.render.ports import http_ports, targets
 from perfpolicy.units import milliseconds
 
@@ -122,4 +122,9 @@ KIND = ChildKind(
     plural="envoyfilters",
     template="envoy_filter.yaml.j2",
     build=build,
+    asked=(
+        f"has(spec.traffic) && ({used('spec.traffic.rateLimit')} || {used('spec.traffic.concurrency')}"
+        f" || {used('spec.traffic.responseHeaders')} || {used('spec.traffic.compression')})"
+    ),
+    asked_by="spec.traffic.rateLimit, concurrency, responseHeaders or compression",
 )
