@@ -72,6 +72,10 @@ class OperatorProcess:
             found: dict[str, Any] = json.load(answer)
         return found
 
+    def is_live(self) -> bool:
+        """What a kubelet would conclude from /healthz."""
+        return self._answers("/healthz")
+
     def metrics(self) -> str:
         """What /metrics says."""
         with urllib.request.urlopen(f"{self._url}/metrics", timeout=5) as answer:  # noqa: S310 - a fixed http URL
@@ -115,8 +119,11 @@ class OperatorProcess:
 
     def _is_ready(self) -> bool:
         assert self.running, f"the operator ended:\n{self.log.read_text()[-3000:]}"
+        return self._answers("/readyz")
+
+    def _answers(self, path: str) -> bool:
         try:
-            with urllib.request.urlopen(f"{self._url}/readyz", timeout=2) as answer:  # noqa: S310 - a fixed http URL
+            with urllib.request.urlopen(f"{self._url}{path}", timeout=2) as answer:  # noqa: S310 - a fixed http URL
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
