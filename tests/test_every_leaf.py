@@ -293,14 +293,24 @@ WITHOUT_IN_CLASS: Final[Mapping[str, str]] = {"grants[].name": "tells grants apa
 Outcome = tuple[Any, ...]
 
 
+@pytest.fixture(autouse=True)
+def unparsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules as they are: parsing each of them, here thousands of times, would take half of the time."""
+    monkeypatch.setattr("perfpolicy.promql.rule.check", lambda *_: None)
+
+
+OTHERS: Final = [
+    parse_class({**a_class_object(name=name), "spec": {**UNLIMITED, "metrics": {"address": f"http://{name}.example.com"}}})
+    for name in ("alpha", "beta")
+]
+
+
 def outcome(spec: Mapping[str, Any], cls: Mapping[str, Any]) -> Outcome:
     """What a policy of this spec under this class reads, writes and is judged by; its problems where it is refused."""
     policy = a_policy_object()
     policy["spec"], policy["metadata"]["uid"] = spec, "0b0a4c8e-5a51-4a5c-9d0e-3d7b0c1f6a11"
-    other = {**UNLIMITED, "metrics": {"address": "http://other.example.com"}}
-    named = {"plain": cls, "alpha": other, "beta": UNLIMITED}
     try:
-        classes = [parse_class({**a_class_object(name=name), "spec": found}) for name, found in named.items()]
+        classes = [parse_class({**a_class_object(), "spec": cls}), *OTHERS]
         parsed = parse_policy({**policy, "spec": {"className": "plain", **spec}})
         resolved = resolve(parsed, select_class(parsed, classes), _facts(spec))
     except InvalidSpec as error:
