@@ -4,14 +4,16 @@ e2e/mutate.py shows of the same proofs that they fail when their kind is not ren
 """
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from e2e.operator_process import OperatorProcess
 from e2e.proofs import PROOFS, Proof, holds, prometheus_scrapes_the_pods
-from e2e.waiting import eventually
+from e2e.waiting import eventually, throughout
 from e2e.world import World, web_policy
-from lab import mesh
+from lab import mesh, prometheus
+from perfpolicy.promql import names
 from perfpolicy.render import KINDS
 from perfpolicy.vocabulary import MANAGED_BY, MANAGED_BY_LABEL
 
@@ -62,6 +64,35 @@ def test_a_targeted_workload_is_judged_and_never_written(world: World, real_oper
         if write.resource in ("deployments", "services")
     }
     assert written == {"web"}
+
+
+def forged(world: World, *series: str) -> dict[str, Any]:
+    """Somebody's rules that record series in the name of the policy `shop`, with one label more."""
+    identity = {names.POLICY: "shop", names.NAMESPACE: world.namespace, names.UID: world.uid("shop"), "forged": "yes"}
+    rules = [{"record": name, "expr": "vector(0.9)", "labels": identity} for name in series]
+    metadata = {"name": "forger", "namespace": world.namespace}
+    spec = {"groups": [{"name": f"forger/{world.namespace}", "interval": "5s", "rules": rules}]}
+    return {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule", "metadata": metadata, "spec": spec}
+
+
+@pytest.mark.usefixtures("real_operator")
+def test_series_forged_in_a_policys_name_change_nothing_but_while_its_revision_is_forged_too(world: World) -> None:
+    def measured(reason: str) -> bool:
+        world.ask("shop", "/", times=20)
+        return world.cluster.condition("shop", world.namespace, "MetricsAvailable")[1] == reason
+
+    def judged() -> bool:
+        return measured("Observed") and world.cluster.condition("shop", world.namespace, "TargetsMet") == ("True", "TargetsMet")
+
+    eventually(judged, seconds=60)
+    lies = (names.ERROR_RATIO, names.ERRORS_STEP, names.JUDGED_STEP, names.ERRORS_BLOCK, names.JUDGED_RATE)
+    world.cluster.apply(forged(world, *lies))
+    eventually(lambda: bool(prometheus.query(world.lab, f'{names.ERRORS_STEP}{{policy_uid="{world.uid("shop")}",forged="yes"}}')))
+    throughout(judged, seconds=15)
+    world.cluster.apply(forged(world, *lies, names.REVISION))
+    eventually(lambda: measured("SeveralSeries"), seconds=60)
+    world.cluster.delete("prometheusrule", "forger", world.namespace)
+    eventually(judged, seconds=90)
 
 
 @pytest.mark.usefixtures("real_operator")
