@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     """Seconds after its last renewal in which a leader may still write. What is left to the Lease's duration is the margin for writes
     under way and for clocks that run unevenly."""
     lease_retry: float = Field(2.0, gt=0, le=600)
-    """Seconds between two renewals, and at most between two looks of a standby: how soon a released Lease is taken."""
+    """Seconds between two renewals. A standby looks at the Lease at least twice as often: so soon it takes one that is released."""
     health_port: int = Field(8080, ge=0, le=65535)
     """Port of /healthz, /readyz and /metrics; 0 serves none of them."""
     log_format: LogFormat = LogFormat.JSON
