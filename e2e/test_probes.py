@@ -17,6 +17,7 @@ from perfpolicy.runtime import WATCHED
 from perfpolicy.vocabulary import CLASS_PLURAL, GROUP, POLICY_PLURAL
 
 MISSING = "services"
+USER = "perfpolicy-e2e-restricted"
 
 
 def rule(group: str, resource: str, *verbs: str) -> dict[str, Any]:
@@ -38,16 +39,15 @@ def role(name: str, rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.fixture
 def restricted(cluster: Cluster, mesh_namespace: str, tmp_path: Path) -> Iterator[OperatorProcess]:
     """An operator that may do everything it does, but for Services."""
-    user = f"perfpolicy-{mesh_namespace}"
     rules = [rule(each.group, each.plural, "get", "list", "watch") for each in WATCHED if each.plural != MISSING]
     rules += [rule(kind.group, kind.plural, "create", "patch", "delete") for kind in KINDS if kind.plural != MISSING]
     rules += [rule(GROUP, plural, "get", "list", "watch") for plural in (POLICY_PLURAL, CLASS_PLURAL)]
     rules += [rule(GROUP, f"{POLICY_PLURAL}/status", "patch"), rule("events.k8s.io", "events", "create", "patch")]
-    cluster.apply(a_class(), *role(user, rules))
-    settings = {**CLOCKS, "namespaces": mesh_namespace, "kubeconfig": str(client_kubeconfig(cluster.lab, user))}
+    cluster.apply(a_class(), *role(USER, rules))
+    settings = {**CLOCKS, "namespaces": mesh_namespace, "kubeconfig": str(client_kubeconfig(cluster.lab, USER))}
     with OperatorProcess(cluster.lab, tmp_path / "operator.log", free_port(), PROGRAM, **settings) as process:
         yield process
-    for name in (user, f"{user}:more"):
+    for name in (USER, f"{USER}:more"):
         cluster.kubectl("delete", "clusterrole,clusterrolebinding", name, "--ignore-not-found")
 
 
@@ -70,8 +70,7 @@ def test_what_is_missing_is_told_and_counted_and_passes_by_itself(
     assert restricted.is_live()
     eventually(lambda: cluster.condition("web", mesh_namespace, "Programmed") == ("False", "ApplyFailed"))
 
-    user = f"perfpolicy-{mesh_namespace}"
-    cluster.apply(*role(f"{user}:more", [rule("", MISSING, "get", "list", "watch", "create", "patch", "delete")]))
+    cluster.apply(*role(f"{USER}:more", [rule("", MISSING, "get", "list", "watch", "create", "patch", "delete")]))
     eventually(lambda: "watch services" not in restricted.readiness()["problems"], seconds=60)
     # Nobody tells an operator of a right it was given: what was refused is tried again once a minute, or when the policy is touched.
     cluster.kubectl("annotate", "pp", "web", "-n", mesh_namespace, "touched=yes")
