@@ -17,6 +17,7 @@ DRIFT: dict[str, Any] = {
     "networkpolicy": {"spec": {"podSelector": {"matchLabels": {"app": "somebody-else"}}}},
     "peerauthentication": {"spec": {"mtls": {"mode": "DISABLE"}}},
     "authorizationpolicy": {"spec": {"rules": [{}]}},
+    "envoyfilter": {"spec": {"priority": 0}},
     "service": {"spec": {"ports": [{"name": "http", "port": 80, "targetPort": 1234}]}},
     "destinationrule": {"spec": {"trafficPolicy": {"outlierDetection": {"consecutive5xxErrors": 99}}}},
     "virtualservice": {"spec": {"http": [{"route": [{"destination": {"host": "elsewhere"}}]}]}},
