@@ -88,8 +88,8 @@ def forged_rules(namespace: str, policies: Mapping[str, str], victims_namespace:
     """A PrometheusRule of another namespace that says all is well in the name of `policies` (name -> uid); requests
     only in the name of `diluted`, for they stay in the budget's long window.
 
-    Final values and the steps they are summed from; once with a UID of nobody, and once with the victim's own UID and one more label, for
-    without it Prometheus refuses the second series. A bucket needs no more label, its bound is one: "10.0" is another series than "10".
+    Final values and the steps they are summed from; once with a UID of nobody, and once with the victim's own UID and one more label:
+    without it their samples would lie among the victim's own. A bucket needs no more label, its bound is one: "10.0" is not "10".
     """
     values: dict[str, tuple[str, dict[str, str]]] = {
         "perfpolicy:errors:ratio": ("vector(0)", {}),
