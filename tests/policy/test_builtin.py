@@ -67,7 +67,7 @@ def test_no_default_throttles_a_service_in_production() -> None:
 @pytest.mark.parametrize(("name", "figure"), [("development", 10), ("testing", 5), ("staging", 3), ("production", 2)])
 def test_the_users_limits_of_a_client_are_there_for_the_asking(name: str, figure: int) -> None:
     asked: dict[str, object] = {"traffic": {"rateLimit": {}, "concurrency": {}, "responseHeaders": {}}}
-    facts = Facts(namespace_labels={"istio-injection": "enabled"})
+    facts = Facts(namespace_labels={"istio-injection": "enabled", "perfpolicy.io/environment": name})
     proxy = resolve(parse_policy(a_policy_object(asked)), CLASSES[name], facts).traffic.proxy
     assert proxy.rate_limits == (RateLimit("", None, None, figure, timedelta(minutes=1), (None,)),)
     assert proxy.concurrency == Concurrency(figure, adaptive=False)
