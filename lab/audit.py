@@ -18,7 +18,7 @@ WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 @dataclass(frozen=True)
 class Request:
     """One answered request. `resource` is plural, with its subresource as in "pods/status"; "" for what is no object. `agent` is the
-    caller's User-Agent.
+    caller's User-Agent, `source` the address it asked from, "" where the log names none. `at`: when it arrived, as the log writes it.
     """
 
     user: str
@@ -28,6 +28,8 @@ class Request:
     namespace: str
     name: str
     code: int
+    source: str = ""
+    at: str = ""
 
     @property
     def is_write(self) -> bool:
@@ -70,4 +72,6 @@ def _request(event: Mapping[str, Any]) -> Request:
     resource = "/".join(filter(None, (target.get("resource"), target.get("subresource"))))
     user = event.get("impersonatedUser", event["user"]).get("username", "")
     code = event.get("responseStatus", {}).get("code", 0)
-    return Request(user, event.get("userAgent", ""), event["verb"], resource, target.get("namespace", ""), target.get("name", ""), code)
+    source = next(iter(event.get("sourceIPs", ())), "")
+    agent, namespace, name = event.get("userAgent", ""), target.get("namespace", ""), target.get("name", "")
+    return Request(user, agent, event["verb"], resource, namespace, name, code, source, event.get("requestReceivedTimestamp", ""))

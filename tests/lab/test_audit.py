@@ -65,6 +65,11 @@ def test_an_impersonated_user_is_the_one_who_asked(log: Path) -> None:
     assert next(requests(log, 0)).user == "tenant"
 
 
+def test_where_a_request_came_from_is_known(log: Path) -> None:
+    log.write_bytes(event("patch", "services", sourceIPs=["10.1.2.3", "10.9.9.9"]))
+    assert next(requests(log, 0)).source == "10.1.2.3"
+
+
 def test_a_request_for_no_object_and_one_for_a_subresource_are_told_apart(log: Path) -> None:
     target = {"resource": "pods", "subresource": "status", "namespace": "n", "name": "o"}
     log.write_bytes(
