@@ -109,17 +109,26 @@ def test_an_update_must_not_smuggle_in_what_a_create_may_not(admission: Cluster,
     assert refusal(admission, OWNER, changed, "replace") == ""
 
 
+def may_use_private(cluster: Cluster, namespace: str) -> None:
+    """Bind the owner to what the chart makes for the class."""
+    group = "rbac.authorization.k8s.io"
+    binding = {
+        "apiVersion": f"{group}/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "private", "namespace": namespace},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": f"{RELEASE}-use-{PRIVATE}"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": OWNER}],
+    }
+    cluster.apply(binding)
+
+
 def test_a_class_takes_the_verb_use(admission: Cluster, home: str) -> None:
     private = targeting("web", home, className=PRIVATE)
     why = refusal(admission, OWNER, private)
     assert f"{OWNER} may not use PerformanceClass {PRIVATE} in namespace {home}" in why
     del private["spec"]["className"]
     assert refusal(admission, OWNER, private) == "", "the default class is everybody's"
-    metadata = {"name": "private", "namespace": home}
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": f"{RELEASE}-use-{PRIVATE}"}
-    subjects = [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": OWNER}]
-    binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata}
-    admission.apply({**binding, "roleRef": reference, "subjects": subjects})
+    may_use_private(admission, home)
     eventually(lambda: refusal(admission, OWNER, targeting("web", home, className=PRIVATE)) == "")
 
 
@@ -280,8 +289,12 @@ def test_the_status_is_the_operators(admission: Cluster, home: str) -> None:
 
 
 def test_deletion_in_the_foreground_and_of_the_namespace_is_not_in_the_way(admission: Cluster, home: str) -> None:
-    as_user(admission, OWNER, "create", "-f", "-", stdin=json.dumps(a_policy("web", home, className=DEFAULT)))
-    as_user(admission, OWNER, "create", "-f", "-", stdin=json.dumps(a_policy("second", home, className=DEFAULT)))
+    # The garbage collector updates what it deletes in the foreground, and may update every kind, but not use this class.
+    may_use_private(admission, home)
+    first, second = (a_policy(name, home, className=PRIVATE) for name in ("web", "second"))
+    eventually(lambda: refusal(admission, OWNER, first) == "")
+    for policy in (first, second):
+        as_user(admission, OWNER, "create", "-f", "-", stdin=json.dumps(policy))
     uid = admission.kubectl("get", "pp", "web", "-n", home, "-o", "jsonpath={.metadata.uid}")
     owner = {"apiVersion": "perfpolicy.io/v1alpha1", "kind": "PerformancePolicy", "name": "web", "uid": uid, "blockOwnerDeletion": True}
     metadata = {"name": "child", "namespace": home, "ownerReferences": [owner]}
