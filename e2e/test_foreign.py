@@ -97,7 +97,7 @@ def test_a_route_in_a_namespace_not_granted_our_host_is_told_and_ours_is_written
     cluster: Cluster, operator: OperatorProcess, mesh_namespace: str
 ) -> None:
     hostile = f"{mesh_namespace}-hostile"
-    granted = {"name": "own", "namespaces": {"names": [mesh_namespace]}, "workloadCreation": "Allowed"}
+    granted = {"name": "own", "namespaces": {"names": [mesh_namespace]}, "workloadCreation": "Allowed", "envoyFilters": "Allowed"}
     grants = [{**granted, "hosts": ["*.e2e.test"], "gateways": [GATEWAY]}]
     cluster.apply(a_class(mesh_namespace, grants=grants))
     cluster.kubectl("create", "namespace", hostile)
