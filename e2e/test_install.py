@@ -408,6 +408,23 @@ def test_the_operator_stays_up_and_says_what_is_missing_and_recovers_by_itself(i
     assert it.pods() == pods, "no operator restarted"
 
 
+def test_an_installation_for_some_namespaces_needs_nothing_cluster_wide(installed: Installed, say: Say) -> None:
+    it, cluster = installed.it, installed.cluster
+    cluster.kubectl("patch", "pp", "web", "-n", installed.namespace, "--type=merge", "-p", '{"spec":{"className":"development"}}')
+    it.helm("uninstall", RELEASE, "--wait", "--timeout", "60s")
+    began = time.monotonic()
+    scope = f"scope.namespaces={{{installed.namespace}}}"
+    it.helm("install", RELEASE, str(ROOT / "charts" / RELEASE), "--set", scope, "--wait", "--timeout", "60s")
+    kinds = "clusterrole,clusterrolebinding,performanceclass,validatingadmissionpolicy,validatingadmissionpolicybinding"
+    assert cluster.kubectl("get", kinds, "-l", f"app.kubernetes.io/instance={RELEASE}", "-o", "name") == ""
+    leader, _ = it.settled()
+    disturbed = installed.drift()
+    eventually(lambda: installed.service() not in ("", disturbed))
+    eventually(installed.ready)
+    say(f"installation for one namespace → repairs there: {time.monotonic() - began:.1f} s")
+    assert json.loads(it.ask(leader, "/readyz?verbose")[1])["problems"] == {}
+
+
 def _said(installed: Installed, condition: str, reason: str) -> str:
     """The message of a False condition with that reason; fails while it says anything else."""
     found = installed.conditions().get(condition, ("", "", ""))
