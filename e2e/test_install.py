@@ -28,6 +28,8 @@ from lab import audit, operator_image, workloads
 from lab.errors import CommandError
 from lab.lab import Lab
 
+# On a machine without a cache the first fixture builds the image.
+pytestmark = pytest.mark.timeout(600)
 OUR_CRDS = ("performancepolicies.perfpolicy.io", "performanceclasses.perfpolicy.io")
 DEVELOPMENT = {"perfpolicy.io/environment": "development"}
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
