@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ BIN = Path(sys.executable).parent
 @dataclass(frozen=True)
 class Suite:
     """`needs`: the suite that must have passed before this one makes sense. `tools`: the lab's promtool must be there, not skipped over.
-    `beside`: the suites after it start at once; its output is shown when they are done.
+    `beside`: the suites after it start at once; its output is shown when they are done. `alone`: waits until nothing runs beside it.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Suite:
     needs: str | None = None
     tools: bool = False
     beside: bool = False
+    alone: bool = False
 
 
 def _python(*args: str) -> tuple[str, ...]:
@@ -59,8 +60,8 @@ E2E = (
     Suite("e2e-fake", _python(*_E2E, "-m", "fake"), needs="lab-fake", beside=True),
     Suite("e2e-real", _python(*_E2E, "-m", "not fake", f"--ignore={INSTALL}"), needs="lab"),
     # Takes the CRDs away and brings them back: nothing else of ours may run on the real lab meanwhile.
-    Suite("install", _python(*_E2E[:-1], INSTALL), needs="lab"),
-    Suite("demo", _python("-m", "demo", "--keep-lab"), needs="lab"),
+    Suite("install", _python(*_E2E[:-1], INSTALL), needs="lab", alone=True),
+    Suite("demo", _python("-m", "demo", "--keep-lab"), needs="lab", alone=True),
 )
 GROUPS = {
     "check": (*STATIC, Suite("unit", UNIT)),
@@ -87,6 +88,8 @@ def run(suites: tuple[Suite, ...], console: Console) -> list[Outcome]:
             if suite.needs in outcomes and not outcomes[suite.needs].passed:
                 outcomes[suite.name] = Outcome(suite, None, passed=False)
                 continue
+            if suite.alone:
+                wait(future for _, future, _ in started)
             console.rule(f"[bold]{suite.name}")
             if suite.beside:
                 output: IO[bytes] = files.enter_context(tempfile.TemporaryFile())
