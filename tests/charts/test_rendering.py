@@ -100,6 +100,41 @@ def test_names_are_unique_and_every_object_says_where_it_lives(variant: str) -> 
         seen.add(key)
 
 
+@pytest.mark.parametrize("name", ["123", "1e3", "true", "null"])
+def test_names_that_look_like_something_else_stay_texts(name: str) -> None:
+    values = {
+        "fullnameOverride": name,
+        "scope": {"namespaces": [name]},
+        "serviceAccount": {"name": name},
+        "prometheus": {"namespace": name, "auth": {"secretName": name}},
+        "priorityClassName": name,
+        "classes": {name: {"default": True, "spec": {}}, "production": {"default": False}},
+    }
+    for tree in (values, {**values, "scope": {}}):
+        manifests = helm.template(tree)
+        for manifest in manifests:
+            if manifest["kind"] not in ELSEWHERE:
+                kubernetes_validate.validate(manifest, KUBERNETES[0], strict=True)
+            assert all(isinstance(text, str) for text in _names(manifest)), manifest
+        assert name in {each["metadata"]["name"] for each in _classes(tree)}
+
+
+def _names(tree: Any) -> Iterator[Any]:
+    """Whatever stands where a name does, and every label."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            if key.endswith(("name", "Name", "namespace")) and not isinstance(value, dict | list):
+                yield value
+            elif key == "resourceNames":
+                yield from value
+            elif key in ("labels", "matchLabels", "annotations"):
+                yield from value.values()
+            yield from _names(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _names(value)
+
+
 # Pod Security
 
 
@@ -140,6 +175,14 @@ def test_every_pod_is_restricted(variant: str) -> None:
         pod_security.check_pod(report, {key: value for key, value in pod.items() if key not in NOT_OF_A_POLICY}, frozenset())
         problems.extend(_restricted(pod))
     assert problems == []
+
+
+def test_no_pod_gets_a_sidecar_unless_told() -> None:
+    manifests = helm.template({})
+    pods = [each if each["kind"] == "Pod" else each["spec"]["template"] for each in manifests if each["kind"] in ("Pod", "Deployment")]
+    assert [pod["metadata"]["labels"]["sidecar.istio.io/inject"] for pod in pods] == ["false"] * 3
+    told = one(helm.template({"podLabels": {"sidecar.istio.io/inject": "true"}}), "Deployment", "perfpolicy")
+    assert told["spec"]["template"]["metadata"]["labels"]["sidecar.istio.io/inject"] == "true"
 
 
 def test_only_the_pods_that_ask_the_api_server_get_a_token() -> None:
@@ -353,6 +396,13 @@ def test_writing_deployments_is_a_switch_of_its_own(create: bool) -> None:
     rules = one(helm.template({"workloads": {"create": create}}), "ClusterRole", "perfpolicy")["rules"]
     verbs = {verb for rule in rules if "deployments" in rule["resources"] for verb in rule["verbs"]}
     assert verbs == {"get", "list", "watch"} | ({"create", "patch", "delete"} if create else set())
+
+
+@pytest.mark.parametrize("values", [{}, NAMESPACED], ids=["all", "namespaced"])
+def test_without_rbac_only_the_test_brings_roles(values: Mapping[str, Any]) -> None:
+    manifests = helm.template({**values, "rbac": {"create": False}})
+    roles = {(each["kind"], each["metadata"]["name"]) for each in manifests if each.get("apiVersion", "").startswith("rbac.")}
+    assert roles == {("Role", "perfpolicy-test"), ("RoleBinding", "perfpolicy-test")}
 
 
 def test_only_the_default_class_is_everybodys_to_use() -> None:

@@ -6,8 +6,8 @@
 
 {{/* The operator's pods, and nothing else of the release. */}}
 {{- define "perfpolicy.selectorLabels" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ .Chart.Name | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end }}
 
@@ -15,8 +15,8 @@ app.kubernetes.io/component: operator
 {{- define "perfpolicy.labels" -}}
 {{ include "perfpolicy.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end }}
 
 {{- define "perfpolicy.serviceAccountName" -}}
@@ -75,7 +75,7 @@ seccompProfile: {type: RuntimeDefault}
 apiVersion: perfpolicy.io/v1alpha1
 kind: PerformanceClass
 metadata:
-  name: {{ .name }}
+  name: {{ .name | quote }}
   labels:
     {{- include "perfpolicy.labels" .root | nindent 4 }}
   {{- if .class.default }}
