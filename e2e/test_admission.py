@@ -280,6 +280,43 @@ def test_a_label_is_anybodys_and_the_spec_is_not(admission: Cluster, home: str) 
     as_user(admission, OWNER, "patch", "pp", "web", "-n", home, "--type=merge", "-p", patch)
 
 
+def test_who_takes_protection_out_of_a_policy_needs_the_right_to_delete_it(admission: Cluster, home: str) -> None:
+    as_user(admission, OWNER, "create", "-f", "-", stdin=json.dumps(a_policy("web", home, className=DEFAULT)))
+
+    def patch(user: str, *, dry: bool = True, **spec: Any) -> str:
+        arguments = ("patch", "pp", "web", "-n", home, "--type=merge", "-p", json.dumps({"spec": spec}))
+        try:
+            as_user(admission, user, *arguments, *(("--dry-run=server",) if dry else ()))
+        except CommandError as error:
+            return str(error)
+        return ""
+
+    existing = {"deployment": None, **targeting("web", home)["spec"]["workload"]}
+    assert f"{VISITOR} may not delete networkpolicies.networking.k8s.io" in patch(VISITOR, network=None)
+    assert f"{TENANT} may not delete deployments.apps" in patch(TENANT, workload=existing, service=None)
+    assert patch(OWNER, workload=existing, service=None, network=None, security=None) == ""
+    every = [rights(kind) for kind in KINDS]
+    for each in every:
+        each["verbs"].remove("delete")
+    admission.apply(*role("editor", home, POLICIES, *every))
+    eventually(lambda: patch("editor", network={"ingress": []}) == "")
+    assert "editor may not delete networkpolicies" in patch("editor", network=None)
+    # By way of Observe, which deletes nothing: what is taken out there goes when somebody enforces again.
+    assert patch(VISITOR, mode="Observe", dry=False) == ""
+    assert f"{VISITOR} may not delete networkpolicies" in patch(VISITOR, network=None)
+
+
+def test_a_policy_that_is_going_asks_for_nothing(admission: Cluster, home: str) -> None:
+    going = targeting("web", home)
+    going["metadata"]["finalizers"] = ["e2e.test/held"]
+    as_user(admission, OWNER, "create", "-f", "-", stdin=json.dumps(going))
+    as_user(admission, VISITOR, "delete", "pp", "web", "-n", home, "--wait=false")
+    changed = json.dumps({"spec": {"traffic": {"timeout": "11s"}}})
+    as_user(admission, VISITOR, "patch", "pp", "web", "-n", home, "--type=merge", "-p", changed)
+    as_user(admission, OWNER, "patch", "pp", "web", "-n", home, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+    eventually(lambda: admission.get("pp", "web", home) is None)
+
+
 def test_the_status_is_the_operators(admission: Cluster, home: str) -> None:
     as_user(admission, OWNER, "create", "-f", "-", stdin=json.dumps(a_policy("web", home, className=DEFAULT)))
     account = user_name("somebody")

@@ -119,9 +119,14 @@ _CLASS: Final = (
 
 
 def _verb(kind: ChildKind) -> str:
-    """CEL: what the author does to the kind by writing the spec; empty where it is not asked for."""
+    """CEL: what the author does to the kind by writing the spec; empty where it was and is not asked for.
+
+    Mode Observe deletes nothing, but what is taken out under it is pruned by whoever goes back to Enforce, who then asks for nothing.
+    """
     asked = f"({kind.asked})" if kind.observing else f"((!has(spec.mode) || spec.mode != 'Observe') && ({kind.asked}))"
-    return f"{_of('object.spec', asked)} ? (request.operation == 'UPDATE' && {_of('oldObject.spec', asked)} ? 'update' : 'create') : ''"
+    written = f"request.operation == 'UPDATE' && {_of('oldObject.spec', asked)} ? 'update' : 'create'"
+    taken_out = f"request.operation == 'UPDATE' && ({_of('oldObject.spec', kind.asked)}) && !({_of('object.spec', kind.asked)})"
+    return f"{_of('object.spec', asked)} ? ({written}) : ({taken_out} ? 'delete' : '')"
 
 
 def _of(spec: str, asked: str) -> str:
