@@ -280,6 +280,16 @@ def test_a_label_is_anybodys_and_the_spec_is_not(admission: Cluster, home: str) 
     as_user(admission, OWNER, "patch", "pp", "web", "-n", home, "--type=merge", "-p", patch)
 
 
+@pytest.mark.parametrize("kind", ["peerauthentications", "authorizationpolicies"])
+def test_naming_a_metrics_port_opens_it_in_what_the_class_closes(admission: Cluster, home: str, kind: str) -> None:
+    admission.apply(*role(f"no-{kind}", home, POLICIES, *(rights(other) for other in KINDS if other.plural != kind)))
+    bare = targeting("web", home, traffic={}, security={}, network={})
+    eventually(lambda: refusal(admission, f"no-{kind}", bare) == "")
+    bare["spec"]["service"] = {"metricsPort": 9090}
+    assert f"no-{kind} may not create {kind}" in refusal(admission, f"no-{kind}", bare)
+    assert refusal(admission, OWNER, bare) == ""
+
+
 def test_who_takes_protection_out_of_a_policy_needs_the_right_to_delete_it(admission: Cluster, home: str) -> None:
     as_user(admission, OWNER, "create", "-f", "-", stdin=json.dumps(a_policy("web", home, className=DEFAULT)))
 

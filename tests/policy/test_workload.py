@@ -1,6 +1,7 @@
 """The workload and its Service, created or referred to."""
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,7 @@ from perfpolicy.api.policy import parse_policy
 from perfpolicy.policy.facts import Facts, FactsNeeded, in_mesh, needed_facts
 from perfpolicy.policy.model import Port, Protocol, Resources
 from perfpolicy.policy.workload import protocol
+from perfpolicy.render.ports import open_metrics_port
 from perfpolicy.vocabulary import Reason
 from tests.api.objects import DEPLOYMENT, TARGET, a_policy_object
 from tests.policy.support import REFERRING, a_raw_service, a_target, problems, resolved, targeted
@@ -233,3 +235,65 @@ def test_a_second_port_of_the_metrics_ports_name_is_refused() -> None:
     ports = [{"name": "http", "port": 8080}, {"name": "http-metrics", "port": 9000}]
     changes = {"workload.deployment.ports": ports, "service.metricsPort": 9090}
     assert [p.path for p in problems(changes)] == ["spec.service.metricsPort"]
+
+
+def _with_ports(**ports: int) -> dict[str, Any]:
+    target = a_target()
+    target["spec"]["template"]["spec"]["containers"][0]["ports"] = [{"name": n, "containerPort": number} for n, number in ports.items()]
+    return target
+
+
+def _listing(**ports: int) -> dict[str, Any]:
+    return a_raw_service(ports=[{"name": name, "port": number, "targetPort": number} for name, number in ports.items()])
+
+
+@pytest.mark.parametrize(
+    ("pods", "service", "why"),
+    [
+        ({"http": 8080, "postgres": 5432}, {"http": 8080, "postgres": 5432}, "'postgres'"),
+        ({"http": 8080, "postgres": 5432}, {"http": 8080}, "'postgres'"),
+        ({"http": 8080, "postgres": 5432}, {"http": 8080, "metrics": 5432}, "'postgres', 'metrics'"),
+        ({"http": 8080, "metrics": 5432}, {"http": 8080, "postgres": 5432}, "'metrics', 'postgres'"),
+        ({"http": 8080}, {"http": 8080}, "none of its pods' container ports"),
+        ({"http": 8080}, {"http": 8080, "metrics": 5432}, "none of its pods' container ports"),
+        ({"postgres": 5432}, {}, "'postgres'"),
+    ],
+)
+def test_a_port_of_somebody_elses_pods_is_opened_only_if_they_call_it_metrics(
+    pods: dict[str, int], service: dict[str, int], why: str
+) -> None:
+    changes = {**REFERRING, "service": {"metricsPort": 5432}, "observability.scrape": {}, "security.mtls": "Strict"}
+    (problem,) = problems(changes, facts=targeted(_with_ports(**pods), _listing(**service)))
+    assert problem.path == "spec.service.metricsPort"
+    assert why in problem.message
+    assert "only a container port named metrics or http-metrics" in problem.message
+
+
+@pytest.mark.parametrize("name", ["metrics", "http-metrics"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_port_its_pods_call_metrics_may_be_the_metrics_port(name: str, *, listed: bool) -> None:
+    ports = {"http": 8080, name: 9090}
+    facts = targeted(_with_ports(**ports), _listing(**(ports if listed else {"http": 8080})))
+    assert resolved({**REFERRING, "service": {"metricsPort": 9090}}, facts=facts).service.metrics_port == 9090
+
+
+def test_metrics_on_the_only_port_are_named_as_they_like() -> None:
+    # It is not opened (render/ports.py): there is nothing to tell from the application.
+    facts = targeted(_with_ports(http=8080), _listing(http=8080))
+    policy = resolved({**REFERRING, "service": {"metricsPort": 8080}, "observability.scrape": {}, "security.mtls": "Strict"}, facts=facts)
+    assert open_metrics_port(policy) is None
+
+
+def test_a_service_made_for_a_target_opens_no_other_port_either() -> None:
+    changes = {**NO_SERVICE, "service": {"port": 80, "metricsPort": 5432}}
+    (problem,) = problems(changes, facts=targeted(_with_ports(http=8080, postgres=5432)))
+    assert problem.path == "spec.service.metricsPort"
+    assert problems(changes, facts=targeted(_with_ports(http=8080, metrics=5432))) == []
+
+
+def test_a_port_declared_for_something_else_is_not_the_metrics_port() -> None:
+    ports = [{"name": "http", "port": 8080}, {"name": "tcp-sql", "port": 5432}]
+    (problem,) = problems({"workload.deployment.ports": ports, "service.metricsPort": 5432})
+    assert problem.path == "spec.service.metricsPort"
+    ports[1]["name"] = "metrics"
+    assert problems({"workload.deployment.ports": ports, "service.metricsPort": 5432}) == []

@@ -162,4 +162,4 @@ class ServiceSpec(Wire):
     app_protocol: Literal["Http", "Grpc", "Tcp"] | None = None
     """What is spoken on the port. Left out: said by the first part of the container port's name, else Tcp."""
     metrics_port: PortNumber | None = None
-    """Container port of the application's own metrics endpoint. It stays scrapable when mTLS is Strict."""
+    """Container port of the application's own metrics endpoint, named metrics or http-metrics. It stays scrapable when mTLS is Strict."""

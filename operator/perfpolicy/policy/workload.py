@@ -15,6 +15,8 @@ from perfpolicy.vocabulary import Reason
 
 SIDECARS: Final = frozenset({"istio-proxy", "istio-validation"})
 METRICS_PORT_NAME: Final = "http-metrics"
+METRICS_PORT_NAMES: Final = ("metrics", METRICS_PORT_NAME)
+"""What a port is called that may take plaintext from anybody: whoever made the pods must have said so, not only the policy's author."""
 _HTTP: Final = frozenset({"http", "http2", "kubernetes.io/h2c", "kubernetes.io/ws"})
 _GRPC: Final = frozenset({"grpc", "grpc-web"})
 
@@ -99,7 +101,9 @@ def _created(context: Resolution, spec: wire.Deployment) -> tuple[model.Workload
             template=template,
         ),
     )
-    return workload, _created_service(context, ports, default_port=80)
+    service = _created_service(context, ports, default_port=80)
+    _check_metrics_port(context, service.ports, [port.name for port in ports if port.number == metrics_port])
+    return workload, service
 
 
 def _referred(context: Resolution, ref: wire.TargetRef) -> model.Workload | None:
@@ -146,15 +150,37 @@ def _existing_service(context: Resolution, name: str) -> model.Service | None:
     if not (spec.get("selector") or {}).items() <= labels.items():
         context.report(path, f"Service {name!r} does not select the pods of the target", Reason.TARGET_UNSUPPORTED)
         return None
-    ports = [_service_port(context, path, port, template) for port in spec.get("ports") or ()]
-    settings = context.settings.service
-    return model.Service(
-        name=name,
-        fqdn=context.fqdn(name),
-        owned=False,
-        ports=tuple(port for port in ports if port is not None),
-        metrics_port=settings.metrics_port if settings else None,
-    )
+    found = [_service_port(context, path, port, template) for port in spec.get("ports") or ()]
+    ports = tuple(port for port in found if port is not None)
+    metrics_port = context.settings.service.metrics_port if context.settings.service else None
+    # Whoever may make Services could call any port of the pods so: the pods must, and the Service must not call it otherwise.
+    named = _container_port_names(template, metrics_port)
+    _check_metrics_port(context, ports, named and [*named, *(port.name for port in ports if port.target == metrics_port)])
+    return model.Service(name=name, fqdn=context.fqdn(name), owned=False, ports=ports, metrics_port=metrics_port)
+
+
+def _check_metrics_port(context: Resolution, ports: tuple[model.Port, ...], names: list[str]) -> None:
+    """Reports a metrics port whose `names`, on pods and Service, do not say that it is one, unless it is the only port, which stays closed.
+
+    It would be open to plaintext and to everybody, whatever the class's limits and the other fields of `security` say.
+    """
+    number = context.settings.service.metrics_port if context.settings.service else None
+    if number is None or (ports and all(port.target == number for port in ports)):
+        return
+    if not names or not set(names) <= set(METRICS_PORT_NAMES):
+        wanted = " or ".join(METRICS_PORT_NAMES)
+        found = f"is called {', '.join(repr(name) for name in dict.fromkeys(names))}" if names else "is none of its pods' container ports"
+        message = (
+            f"{number} would be open without mTLS and rules, for Prometheus, but {found}: only a container port named {wanted}, which no"
+            " Service port calls otherwise, may be"
+        )
+        context.report("spec.service.metricsPort", message)
+
+
+def _container_port_names(template: Mapping[str, Any], number: int | None) -> list[str]:
+    return [
+        str(port.get("name", "")) for c in _containers(template) for port in c.get("ports") or () if port.get("containerPort") == number
+    ]
 
 
 def _service_port(context: Resolution, path: str, port: Mapping[str, Any], template: Mapping[str, Any]) -> model.Port | None:
@@ -178,7 +204,9 @@ def _service_for_target(context: Resolution) -> model.Service | None:
         model.Port(str(p.get("name", "")), int(p["containerPort"]), int(p["containerPort"]), protocol(None, str(p.get("name", ""))))
         for p in raw
     ]
-    return _created_service(context, ports, default_port=context.settings.service.port)
+    service = _created_service(context, ports, default_port=context.settings.service.port)
+    _check_metrics_port(context, service.ports, _container_port_names(template, service.metrics_port))
+    return service
 
 
 def _created_service(context: Resolution, container_ports: list[model.Port], default_port: int) -> model.Service:

@@ -7,7 +7,7 @@ from dataclasses import astuple, replace
 
 from perfpolicy.errors import RenderError
 from perfpolicy.policy.model import AccessRule, AccessTarget, Policy, Protocol
-from perfpolicy.render.manifest import Child, ChildKind
+from perfpolicy.render.manifest import OPENS_METRICS, Child, ChildKind
 from perfpolicy.render.ports import http_ports, open_metrics_port, targets
 
 
@@ -73,10 +73,11 @@ KIND = ChildKind(
     template="authorization_policy.yaml.j2",
     build=build,
     asked=(
-        "has(spec.security) && ((has(spec.security.allow) && spec.security.allow.size() > 0)"
+        "(has(spec.security) && ((has(spec.security.allow) && spec.security.allow.size() > 0)"
         " || (has(spec.security.deny) && spec.security.deny.size() > 0)"
-        " || (has(spec.security.defaultDeny) && spec.security.defaultDeny == 'Enabled'))"
+        " || (has(spec.security.defaultDeny) && spec.security.defaultDeny == 'Enabled')))"
+        f" || {OPENS_METRICS}"
     ),
-    asked_by="spec.security.allow, deny or defaultDeny",
+    asked_by="spec.security.allow, deny or defaultDeny, or service.metricsPort",
     suffixes=("-allow", "-deny"),
 )

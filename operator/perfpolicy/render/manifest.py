@@ -71,6 +71,9 @@ class ChildKind:
 ALWAYS: Final = "true"
 """CEL for `ChildKind.asked`: every policy asks for the kind."""
 
+OPENS_METRICS: Final = "(has(spec.service) && has(spec.service.metricsPort))"
+"""CEL for `ChildKind.asked`: the author opens a port in what the class's defaults closed."""
+
 
 def used(block: str) -> str:
     """CEL for `ChildKind.asked`: the block at this path is written, and not as `mode: Disabled`."""

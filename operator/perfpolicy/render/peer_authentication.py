@@ -1,7 +1,7 @@
 """Which callers' transport the workload accepts. STRICT leaves one door: the separate metrics port, for a Prometheus without a sidecar."""
 
 from perfpolicy.policy.model import Mtls, Policy
-from perfpolicy.render.manifest import Child, ChildKind
+from perfpolicy.render.manifest import OPENS_METRICS, Child, ChildKind
 from perfpolicy.render.ports import open_metrics_port
 
 
@@ -22,6 +22,6 @@ KIND = ChildKind(
     plural="peerauthentications",
     template="peer_authentication.yaml.j2",
     build=build,
-    asked="has(spec.security) && has(spec.security.mtls) && spec.security.mtls != 'Inherit'",
-    asked_by="spec.security.mtls",
+    asked=f"(has(spec.security) && has(spec.security.mtls) && spec.security.mtls != 'Inherit') || {OPENS_METRICS}",
+    asked_by="spec.security.mtls or service.metricsPort",
 )
