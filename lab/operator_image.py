@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -133,5 +134,8 @@ def _pip_settings(folder: Path) -> list[Path]:
 
 
 def _revision() -> str:
+    """The checkout's commit; unknown without git, or in sources that are no checkout."""
+    if shutil.which("git") is None:
+        return "unknown"
     done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"

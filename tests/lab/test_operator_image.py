@@ -80,3 +80,9 @@ def test_the_build_is_told_where_this_machine_gets_packages(tmp_path: Path, monk
     assert certificates.read_text() == "certificates"
     assert {secret.stat().st_mode & 0o777 for secret in (settings, certificates)} == {0o600}
     assert {secret.name for secret in (settings, certificates)} == set(re.findall(r"type=secret,id=([\w.]+)", DOCKERFILE))
+
+
+def test_sources_without_git_or_a_checkout_have_no_revision(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert operator_image._revision() == "unknown"
+    monkeypatch.setenv("PATH", str(checkout))
+    assert operator_image._revision() == "unknown"
