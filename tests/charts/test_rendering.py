@@ -15,6 +15,8 @@ from perfpolicy.policy.builtin import builtin_classes
 from tests.charts import helm
 from tests.charts.helm import EVERYTHING, MAIN, NAMESPACED, VARIANTS, Manifest, one
 from tests.conftest import Golden
+from tests.reachability import Cluster as Reachability
+from tests.reachability import Host, Pod, selects
 from tools import chart
 
 KUBERNETES = ("1.30", "1.33", "1.36")
@@ -255,6 +257,58 @@ def test_without_classes_the_operator_is_not_let_out_anywhere_else() -> None:
         assert all(rule.get("to") or rule["ports"] for rule in one(helm.template(values), "NetworkPolicy")["spec"]["egress"])
 
 
+# Who reaches whom
+
+
+def test_the_operator_reaches_what_it_needs_and_nothing_else() -> None:
+    values = {"classes": {"gold": {"spec": {"metrics": {"namespace": "mimir"}}}}}
+    manifests = helm.template(values)
+    operator = _operator(manifests)
+    prometheus, mimir, stranger = (
+        Pod(name, name, {"app": name}, f"10.0.1.{index}") for index, name in enumerate(("monitoring", "mimir", "other"))
+    )
+    dns, api, internet = Pod("dns", "kube-system", {}, "10.0.2.1"), Host("api", "192.168.0.10"), Host("internet", "203.0.113.9")
+    names = (helm.NAMESPACE, "monitoring", "mimir", "other", "kube-system")
+    cluster = Reachability({name: {"kubernetes.io/metadata.name": name} for name in names}, (one(manifests, "NetworkPolicy"),))
+    reached: list[tuple[Pod | Host, int, str]] = [
+        (dns, 53, "UDP"),
+        (dns, 53, "TCP"),
+        (api, 443, "TCP"),
+        (api, 6443, "TCP"),
+        (prometheus, 9090, "TCP"),
+        (mimir, 8080, "TCP"),
+    ]
+    assert {cls["spec"]["metrics"]["namespace"] for cls in _classes(values)} == {"monitoring", "mimir"}
+    for target, port, protocol in reached:
+        assert cluster.reaches(operator, target, port, protocol), (target.name, port, protocol)
+    closed: list[tuple[Pod | Host, int, str]] = [(stranger, 9090, "TCP"), (dns, 9090, "TCP"), (api, 10250, "TCP"), (internet, 80, "TCP")]
+    for target, port, protocol in closed:
+        assert not cluster.reaches(operator, target, port, protocol), (target.name, port, protocol)
+    assert cluster.reaches(stranger, operator, 8080)
+    assert not cluster.reaches(stranger, operator, 9090)
+    # The test's own pods are not the operator's, and not isolated.
+    assert not selects(one(manifests, "NetworkPolicy")["spec"]["podSelector"], one(manifests, "Pod")["metadata"]["labels"])
+
+
+def test_who_may_scrape_can_be_limited() -> None:
+    manifests = helm.template(EVERYTHING)
+    operator = _operator(manifests)
+    names = (helm.NAMESPACE, "mimir", "other")
+    cluster = Reachability({name: {"kubernetes.io/metadata.name": name} for name in names}, (one(manifests, "NetworkPolicy"),))
+    assert cluster.reaches(Pod("mimir", "mimir", {}, "10.0.1.1"), operator, 8080)
+    assert not cluster.reaches(Pod("other", "other", {}, "10.0.1.2"), operator, 8080)
+    assert cluster.reaches(operator, Host("far", "192.0.2.7"), 9090)
+    assert not cluster.reaches(operator, Host("api", "192.168.0.10"), 443)
+
+
+def _operator(manifests: list[Manifest]) -> Pod:
+    """One of the pods of the operator's Deployment."""
+    name = next(each["metadata"]["name"] for each in manifests if each["kind"] == "NetworkPolicy")
+    template = one(manifests, "Deployment", name)["spec"]["template"]
+    ports = {port["name"]: port["containerPort"] for port in template["spec"]["containers"][0]["ports"]}
+    return Pod(name, helm.NAMESPACE, template["metadata"]["labels"], "10.0.0.1", ports)
+
+
 # helm test
 
 
@@ -273,6 +327,28 @@ def test_the_test_runs_where_the_operator_looks(values: Mapping[str, Any], names
     policy = yaml_text.load(one(tests, "ConfigMap")["data"]["policy.json"])
     default = next(cls.metadata.name for cls in builtin_classes() if cls.is_default)
     assert (policy["metadata"]["namespace"], policy["spec"]["className"]) == (namespace, default)
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "needs"),
+    [
+        ({}, "production", False),
+        ({"rbac": {"create": False}}, "production", True),
+        ({"rbac": {"create": False}, "admissionPolicy": {"enabled": False}}, "production", False),
+        ({"classes": {"production": {"default": False}}}, "production", True),
+        ({"classes": {"production": {"default": False}, "gold": {"spec": {}}}}, "gold", True),
+        ({"classes": {"production": None, "gold": {"default": True, "spec": {}}, "bronze": {"spec": {}}}}, "gold", False),
+        ({"classes": {"production": {"default": False}}, **NAMESPACED}, "production", False),
+    ],
+)
+def test_the_test_uses_a_class_it_may(values: Mapping[str, Any], name: str, needs: bool) -> None:
+    manifests = helm.template(values)
+    policy = yaml_text.load(one(manifests, "ConfigMap", "perfpolicy-test")["data"]["policy.json"])
+    assert policy["spec"]["className"] == name
+    used = [rule for rule in one(manifests, "Role", "perfpolicy-test")["rules"] if "use" in rule["verbs"]]
+    plurals = ["performanceclasses", "performanceclasses/prometheusrules", "performanceclasses/configmaps"]
+    wanted = {"apiGroups": ["perfpolicy.io"], "resources": plurals, "resourceNames": [name], "verbs": ["use"]}
+    assert used == ([wanted] if needs else [])
 
 
 # Every value does something

@@ -1,9 +1,11 @@
 """Wrong values end an installation with their path, before anything reaches a cluster."""
 
 import json
+import re
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from perfpolicy import yaml_text
 from perfpolicy.settings import Settings
@@ -52,6 +54,40 @@ def test_a_wrong_value_is_refused_with_its_path(values: dict[str, Any], path: st
     message = str(refused.value)
     assert f"at '{path}'" in message
     assert said in message
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"poll_min": 30}, ""),
+        ({"poll_min": 40}, "settings.poll_min (40) must not exceed settings.poll_max (30)"),
+        ({"poll_max": 5}, ""),
+        ({"poll_max": 4.9}, "settings.poll_min (5) must not exceed settings.poll_max (4.9)"),
+        ({"retry_min": 30}, ""),
+        ({"retry_min": 30.1}, "settings.retry_min (30.1) must not exceed settings.retry_max (30)"),
+        ({"retry_max": 0.5}, ""),
+        ({"retry_max": 0.4}, "settings.retry_min (0.5) must not exceed settings.retry_max (0.4)"),
+        ({"lease_retry": 9.9}, ""),
+        ({"lease_retry": 10}, "settings.lease_retry (10) must be below settings.lease_renew_deadline (10)"),
+        ({"lease_renew_deadline": 2.1}, ""),
+        ({"lease_renew_deadline": 2}, "settings.lease_retry (2) must be below settings.lease_renew_deadline (2)"),
+        ({"lease_renew_deadline": 14.9}, ""),
+        ({"lease_renew_deadline": 15}, "settings.lease_renew_deadline (15) must be below settings.lease_duration (15)"),
+        ({"lease_duration": 11}, ""),
+        ({"lease_duration": 10}, "settings.lease_renew_deadline (10) must be below settings.lease_duration (10)"),
+        ({"poll_min": 40, "poll_max": 60, "lease_duration": 60, "lease_renew_deadline": 40}, ""),
+    ],
+    ids=str,
+)
+def test_settings_the_operator_would_not_start_with_are_refused(settings: dict[str, Any], said: str) -> None:
+    if said:
+        with pytest.raises(helm.HelmError, match=re.escape(said)):
+            helm.template({"settings": settings})
+        with pytest.raises(ValidationError):
+            Settings.model_validate(settings)
+    else:
+        assert helm.template({"settings": settings})
+        assert Settings.model_validate(settings)
 
 
 def test_the_crd_chart_has_no_values() -> None:

@@ -89,3 +89,17 @@ spec:
 {{- define "perfpolicy.authFile" -}}
 /etc/perfpolicy/prometheus/{{ .Values.prometheus.auth.secretKey }}
 {{- end }}
+
+{{/* Settings that exclude one another, which the operator would refuse at its start. The defaults are those of docs/settings.md. */}}
+{{- define "perfpolicy.checkSettings" -}}
+{{- $all := mergeOverwrite (dict "poll_min" 5 "poll_max" 30 "retry_min" 0.5 "retry_max" 30
+    "lease_retry" 2 "lease_renew_deadline" 10 "lease_duration" 15) (deepCopy .Values.settings) -}}
+{{- range list (list "poll_min" "poll_max") (list "retry_min" "retry_max") -}}
+  {{- $low := get $all (first .) }}{{ $high := get $all (last .) -}}
+  {{- if gt (float64 $low) (float64 $high) }}{{ fail (printf "settings.%s (%v) must not exceed settings.%s (%v)" (first .) $low (last .) $high) }}{{ end -}}
+{{- end -}}
+{{- range list (list "lease_retry" "lease_renew_deadline") (list "lease_renew_deadline" "lease_duration") -}}
+  {{- $low := get $all (first .) }}{{ $high := get $all (last .) -}}
+  {{- if ge (float64 $low) (float64 $high) }}{{ fail (printf "settings.%s (%v) must be below settings.%s (%v)" (first .) $low (last .) $high) }}{{ end -}}
+{{- end -}}
+{{- end }}
