@@ -114,6 +114,11 @@ def whole_life(cluster: Cluster, namespace: str) -> None:
         cluster.delete(kind, name.format(name="web"), namespace)
     for kind, name in CHILDREN.items():
         eventually(lambda kind=kind, name=name: cluster.get(kind, name.format(name="web"), namespace) is not None)  # type: ignore[misc]
+    copied = cluster.get("prometheusrule", "web", namespace)
+    assert copied is not None
+    copied["metadata"] = {key: copied["metadata"][key] for key in ("namespace", "labels", "ownerReferences")} | {"name": "copied"}
+    cluster.apply(copied)
+    eventually(lambda: cluster.get("prometheusrule", "copied", namespace) is None)
     stripped = {"workload": target("Deployment", namespace)[2]["spec"]["workload"], "service": None, "traffic": None, "security": None}
     patch = json.dumps({"spec": {**stripped, "workload": {**stripped["workload"], "deployment": None}, "network": None}})
     cluster.kubectl("delete", "pp", "deployment", "-n", namespace)

@@ -18,8 +18,9 @@ from lab.controlplane import cluster_ca
 from lab.errors import CommandError
 from lab.lab import Lab
 from lab.pki import token
-from perfpolicy.api.performance_class import parse_class
+from perfpolicy.api.performance_class import PerformanceClass, parse_class
 from perfpolicy.api.policy import parse_policy
+from perfpolicy.policy.builtin import builtin_classes
 from perfpolicy.policy.facts import Facts
 from perfpolicy.policy.resolve import resolve
 from perfpolicy.render.manifest import ChildKind
@@ -41,7 +42,7 @@ def rights(kind: ChildKind) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def admission(cluster: Cluster) -> Iterator[Cluster]:
     """The lab with the chart's admission policy in force."""
-    values = {"classes": {DEFAULT: {"default": True, "spec": {}}, PRIVATE: {"spec": {}}}}
+    values = {"classes": {"production": {"default": False}, DEFAULT: {"default": True, "spec": {}}, PRIVATE: {"spec": {}}}}
     with applied(cluster, rendered(cluster.lab, RELEASE, "admission.yaml", values)):
         probe = a_policy("probe", "default", className=PRIVATE)
 
@@ -196,14 +197,14 @@ def specs(namespace: str) -> Iterator[dict[str, Any]]:
     yield created
 
 
-def rendered_kinds(policy: dict[str, Any]) -> set[str]:
-    """Kinds the operator makes of a policy under a class that adds nothing."""
+def rendered_kinds(policy: dict[str, Any], cls: PerformanceClass | None = None) -> set[str]:
+    """Kinds the operator makes of a policy, by default under a class that adds nothing."""
     containers = [{"name": "app", "image": "localhost/backend:lab", "ports": [{"name": "http", "containerPort": 8080}]}]
     template = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": containers}}
     target = {"spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template}}
     service = {"spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}}
     facts = Facts({"istio-injection": "enabled"}, target, {"web": service})
-    resolved = resolve(parse_policy(policy), parse_class(a_class(BARE)), facts)
+    resolved = resolve(parse_policy(policy), cls or parse_class(a_class(BARE)), facts)
     made = {manifest["kind"] for manifest in render(resolved).manifests}
     return {kind.plural for kind in KINDS if kind.kind in made or (kind.stands_in_for and kind.stands_in_for.kind in made)}
 
@@ -269,6 +270,14 @@ def test_all_kinds_at_once_stay_within_the_cost_limit(admission: Cluster, home: 
 def test_measuring_only_takes_no_right_but_on_policies(admission: Cluster, home: str) -> None:
     assert refusal(admission, VISITOR, a_policy("web", home, className=DEFAULT, mode="Observe")) == ""
     assert "may not create" in refusal(admission, VISITOR, targeting("web", home))
+
+
+def test_what_a_class_adds_is_asked_of_nobody(admission: Cluster, home: str) -> None:
+    # A decision, stated in docs/security.md: who may write policies in a namespace gives every workload in it what the class says.
+    bare = targeting("web", home, traffic={}, security={}, network={})
+    assert refusal(admission, VISITOR, bare) == ""
+    (production,) = (cls for cls in builtin_classes() if cls.is_default)
+    assert rendered_kinds(bare, production) - MEASURING == {"peerauthentications", "destinationrules", "virtualservices"}
 
 
 def test_a_label_is_anybodys_and_the_spec_is_not(admission: Cluster, home: str) -> None:

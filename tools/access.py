@@ -16,7 +16,7 @@ from perfpolicy.cluster.lease import LEASES
 from perfpolicy.cluster.namespaces import NAMESPACES
 from perfpolicy.cluster.resource import Resource
 from perfpolicy.cluster.status import POLICIES
-from perfpolicy.render.manifest import ALWAYS, ChildKind
+from perfpolicy.render.manifest import ChildKind
 from perfpolicy.render.registry import KINDS
 from perfpolicy.runtime import CLASSES, WATCHED
 
@@ -31,6 +31,8 @@ APPLY: Final = ("create", "patch")
 """Objects.apply, EventWriter: a server-side apply of a new object asks for both."""
 DELETE: Final = ("delete",)
 """Objects.delete."""
+WRITE: Final = (APPLY, DELETE)
+"""Of every kind: what a policy always has is pruned, too, where somebody copied it with its ownerReference."""
 WORKLOAD: Final = "deployments"
 """The child whose creation is a switch of its own."""
 
@@ -57,14 +59,9 @@ def _child(kind: ChildKind) -> Resource:
     return Resource(kind.group, kind.version, kind.kind, kind.plural)
 
 
-def _writes(kind: ChildKind) -> tuple[tuple[str, ...], ...]:
-    """What every policy asks for is never pruned, unless it only stands in for another kind."""
-    return (APPLY,) if kind.asked == ALWAYS and kind.stands_in_for is None else (APPLY, DELETE)
-
-
 def namespaced_rights() -> list[Right]:
     """In every namespace with policies; without writing workloads."""
-    children = {_child(kind): () if kind.plural == WORKLOAD else _writes(kind) for kind in KINDS}
+    children = {_child(kind): () if kind.plural == WORKLOAD else WRITE for kind in KINDS}
     written = [_right(child, READ, WATCH, *writes) for child, writes in children.items()]
     observed = [_right(resource, READ, WATCH) for resource in WATCHED if resource.namespaced and resource not in children]
     own = [_right(POLICIES, READ, WATCH), Right(POLICIES.group, f"{POLICIES.plural}/status", ("patch",))]
@@ -73,7 +70,7 @@ def namespaced_rights() -> list[Right]:
 
 def rights() -> dict[str, list[Right]]:
     """Rights by the role they belong to."""
-    workloads = [_right(_child(kind), *_writes(kind)) for kind in KINDS if kind.plural == WORKLOAD]
+    workloads = [_right(_child(kind), *WRITE) for kind in KINDS if kind.plural == WORKLOAD]
     return {
         "namespaced": namespaced_rights(),
         "workloads": workloads,

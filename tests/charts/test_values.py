@@ -90,6 +90,14 @@ def test_settings_the_operator_would_not_start_with_are_refused(settings: dict[s
         assert Settings.model_validate(settings)
 
 
+def test_two_default_classes_are_refused_by_name() -> None:
+    # The operator would take the newest of them, and the admission policy judge by the one it was rendered with.
+    gold = {"default": True, "spec": {}}
+    with pytest.raises(helm.HelmError, match="only one class may be the default, not gold and production"):
+        helm.template({"classes": {"gold": gold}})
+    assert helm.template({"classes": {"gold": gold, "production": {"default": False}}})
+
+
 def test_the_crd_chart_has_no_values() -> None:
     with pytest.raises(helm.HelmError, match="keep"):
         helm.template({"keep": False}, chart=helm.CRDS)

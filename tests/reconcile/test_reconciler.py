@@ -295,11 +295,13 @@ async def test_a_policy_that_is_gone_is_forgotten_and_nothing_is_written(bench: 
     assert bench.api.log == []
 
 
-async def test_a_policy_being_deleted_is_not_repaired(bench: Bench) -> None:
+async def test_a_policy_being_deleted_is_neither_repaired_nor_followed(bench: Bench) -> None:
     policy = raw_policy()
     await bench.create(policy)
     going = changed(policy)
-    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:01Z"
+    # Admission does not judge such an edit: nothing may come of it.
+    going["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:01Z", "generation": 2}
+    going["spec"]["security"] = {"mtls": "Permissive"}
     bench.policies.put(going)
     bench.api.remove(ChildRef(SERVICE, "ns", "web"))
     bench.api.log.clear()

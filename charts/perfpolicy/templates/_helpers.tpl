@@ -54,6 +54,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- with $prometheus.tenant }}{{ $_ := set $metrics "tenant" . }}{{ end -}}
 {{- if $prometheus.auth.secretName }}{{ $_ := set $metrics "authFile" (include "perfpolicy.authFile" .) }}{{ end -}}
 {{- $classes := dict -}}
+{{- $defaults := list -}}
 {{- range $name, $class := .Values.classes -}}
   {{- if $class -}}
     {{- $spec := deepCopy ($class.spec | default dict) -}}
@@ -65,7 +66,12 @@ seccompProfile: {type: RuntimeDefault}
       {{- range $spec.grants }}{{ if .workloadCreation }}{{ $_ := set . "workloadCreation" "Denied" }}{{ end }}{{ end -}}
     {{- end -}}
     {{- $_ := set $classes $name (dict "default" ($class.default | default false) "spec" $spec) -}}
+    {{- if $class.default }}{{ $defaults = append $defaults $name }}{{ end -}}
   {{- end -}}
+{{- end -}}
+{{- /* The operator would take the newest, and the admission policy judge by another. */}}
+{{- if gt (len $defaults) 1 -}}
+  {{- fail (printf "only one class may be the default, not %s: set classes.<name>.default to false for the others" (join " and " $defaults)) -}}
 {{- end -}}
 {{- toYaml $classes -}}
 {{- end }}
