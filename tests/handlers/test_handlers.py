@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import kopf
 import pytest
+from kopf._cogs.structs import references
+from kopf._cogs.structs.references import Insights
 
 from perfpolicy.cluster.resource import Resource
 from perfpolicy.cluster.status import POLICIES
@@ -110,6 +112,35 @@ async def test_kopf_is_started_when_our_kinds_are_served_and_anew_when_they_chan
     await until(3, 2)
     await thread.stop(5)
     assert (started.ended, thread.alive) == (3, False)
+
+
+async def test_kopf_that_did_not_find_a_kind_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CRD was made a moment ago: our discovery shows it, what kopf asks does not yet."""
+    monkeypatch.setattr(events, "_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(events, "_PAUSE_MIN", 0.001)
+    starts: list[int] = []
+    hears = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def operator(*, insights: Insights, stop_flag: asyncio.Event, **_: Any) -> None:
+        starts.append(len(starts))
+        found = (POLICIES,) if len(starts) < 3 else (POLICIES, CLASSES)
+        insights.watched_resources.update(references.Resource(kind.group, kind.version, kind.plural) for kind in found)
+        insights.ready_resources.set()
+        if len(starts) == 3:
+            loop.call_soon_threadsafe(hears.set)
+        await stop_flag.wait()
+
+    runtime = FakeRuntime()
+    runtime.serving = frozenset({POLICIES, CLASSES})
+    monkeypatch.setattr(kopf, "operator", operator)
+    thread = KopfThread(cast(Runtime, runtime), loop)
+    thread.start()
+    await asyncio.wait_for(hears.wait(), 5)
+    await asyncio.sleep(0.05)
+    assert len(starts) == 3, "one that hears everything goes on"
+    await thread.stop(5)
+    assert not thread.alive
 
 
 @pytest.mark.parametrize(("steady", "pauses"), [(-1.0, "short"), (60.0, "growing")])

@@ -4,7 +4,8 @@ kopf runs in a thread with an event loop of its own, because when it stops it ca
 one of its watches is refused for good, for instance while the CRD is being deleted. It is then started again, after a pause.
 
 It is also started anew when our own kinds come or go, as the runtime's discovery says: kopf's own scanning would need the right to read
-every CustomResourceDefinition of the cluster, and does not exist where an operator has Roles only.
+every CustomResourceDefinition of the cluster, and does not exist where an operator has Roles only. For the same reason kopf looks for them
+once, at its start, and where it looks a CRD made a moment ago may still be missing: then it is started again too, or it would stay deaf.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import kopf
+from kopf._cogs.structs.references import Insights  # the type of an argument of kopf.operator(), which kopf does not export
 
 from perfpolicy.cluster.resource import Resource
 from perfpolicy.runtime import Runtime
@@ -132,8 +134,8 @@ class KopfThread:
         namespaces = self._runtime.settings.namespaces
         # Else kopf asks the password database who runs it, and the user of a container has no entry there.
         identity: Any = socket.gethostname()
-        over = asyncio.Event()
-        watcher = asyncio.create_task(self._until_over(serving, over))
+        over, insights = asyncio.Event(), Insights()
+        watcher = asyncio.create_task(self._until_over(serving, insights, over))
         try:
             await kopf.operator(
                 registry=registry(self._runtime, self._loop),
@@ -142,13 +144,22 @@ class KopfThread:
                 standalone=True,
                 clusterwide=not namespaces,
                 namespaces=namespaces,
+                insights=insights,
                 stop_flag=over,
             )
         finally:
             watcher.cancel()
 
-    async def _until_over(self, serving: frozenset[Resource], over: asyncio.Event) -> None:
-        """Set `over` when this thread is to stop, or other kinds of ours are served than kopf was started for."""
-        while not self._stop.is_set() and self._runtime.serving == serving:  # noqa: ASYNC110 - both are set by other threads
+    async def _until_over(self, serving: frozenset[Resource], insights: Insights, over: asyncio.Event) -> None:
+        """Set `over` when this thread is to stop, other kinds of ours are served than kopf was started for, or kopf did not find them."""
+        # What is looked at is set by other threads.
+        while not self._stop.is_set() and self._runtime.serving == serving and not self._is_deaf(serving, insights):  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_SECONDS)
         over.set()
+
+    def _is_deaf(self, serving: frozenset[Resource], insights: Insights) -> bool:
+        missing = {kind.plural for kind in serving} - {resource.plural for resource in insights.watched_resources}
+        if not insights.ready_resources.is_set() or not missing:
+            return False
+        _log.info("kopf does not see all kinds yet; it is started again", extra={"missing": sorted(missing)})
+        return True
