@@ -327,7 +327,7 @@ def test_upgrade_rollback_uninstall_and_reinstall_disturb_no_child_and_no_pod(in
     options = ",".join(f"{name}.enabled=true" for name in ("serviceMonitor", "alerts", "dashboard"))
     changes = ("--set", f"log.level=debug,{options}")
     it.helm("upgrade", RELEASE, str(ROOT / "charts" / RELEASE), "--reset-then-reuse-values", *changes, "--wait", "--timeout", "60s")
-    installed_options = cluster.kubectl("get", f"servicemonitor/{RELEASE},prometheusrule/{RELEASE}", "-n", NAMESPACE, "-o", "name")
+    installed_options = cluster.kubectl("get", f"servicemonitor/{RELEASE}", f"prometheusrule/{RELEASE}", "-n", NAMESPACE, "-o", "name")
     assert len(installed_options.split()) == 2
     say(f"upgrade of the operator: {time.monotonic() - began:.1f} s")
     began = time.monotonic()

@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
+from perfpolicy.cluster import namespaces
 from perfpolicy.cluster.client import Answer
 from perfpolicy.cluster.namespaces import NamespaceLook
 from perfpolicy.cluster.resource import Resource
@@ -54,6 +57,22 @@ async def test_one_that_is_gone_is_dropped_and_no_problem() -> None:
     await look.look()
     await look.look()
     assert (set(sink.known), look.problem) == ({"b"}, "")
+
+
+async def test_one_that_is_missing_is_seen_soon_after_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policies come right after their namespace, and what its labels grant must not wait for the next look at all of them."""
+    monkeypatch.setattr(namespaces, "_SOON", 0.001)
+    api, sink = FakeApi(), Sink()
+    api.answers = {A: [ApiRejected("not found", 404), ApiRejected("not found", 404), answer("a", team="x")], B: [answer("b")]}
+    look = asyncio.create_task(NamespaceLook(api.client, sink, ("a", "b"), interval=3600).run())
+    async with asyncio.timeout(5):
+        while "a" not in sink.known:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0.02)
+    look.cancel()
+    assert sink.known["a"] == {"team": "x"}
+    assert api.paths().count(B) == 1, "those that are there are left in peace"
+    assert api.paths().count(A) == 3, "and so is this one from now on"
 
 
 async def test_one_that_is_refused_is_reported_and_not_waited_for() -> None:

@@ -14,6 +14,8 @@ from perfpolicy.errors import ApiRejected, ApiUnavailable
 
 NAMESPACES: Final = Resource("", "v1", "Namespace", "namespaces", namespaced=False)
 _log = logging.getLogger(__name__)
+_SOON = 1.0
+"""Seconds until a namespace that is missing, or that nobody answered for, is looked at again: policies come right after their namespace."""
 
 
 class NamespaceLook:
@@ -26,12 +28,24 @@ class NamespaceLook:
         """Set once every namespace has been answered for, if only by a refusal."""
         self.problem = ""
         """What is wrong right now; empty when all can be read."""
+        self._missing: set[str] = set()
 
     async def run(self) -> None:
         """Look until cancelled."""
+        clock = asyncio.get_running_loop().time
         while True:
             await self.look()
-            await asyncio.sleep(self._interval if self.settled.is_set() else 1.0)
+            due = clock() + (self._interval if self.settled.is_set() else _SOON)
+            while (left := due - clock()) > 0:
+                await asyncio.sleep(min(left, _SOON) if self._missing else left)
+                await self._look_for_missing()
+
+    async def _look_for_missing(self) -> None:
+        for name in tuple(self._missing):
+            try:
+                await self._read(name)
+            except (ApiRejected, ApiUnavailable):
+                return  # told by the next look at all of them
 
     async def look(self) -> None:
         """Read each namespace once. One that cannot be read keeps the labels last seen."""
@@ -54,7 +68,9 @@ class NamespaceLook:
     async def _read(self, name: str) -> None:
         try:
             self._sink.put(NAMESPACES, (await self._api.request("GET", NAMESPACES.path(name=name), accept=METADATA)).body)
+            self._missing.discard(name)
         except ApiRejected as error:
             if error.status != 404:
                 raise
+            self._missing.add(name)
             self._sink.drop(NAMESPACES, {"metadata": {"name": name}})
