@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from e2e.waiting import eventually
 from lab import audit
 from lab.errors import CommandError
 from lab.lab import Lab
@@ -67,3 +68,17 @@ def exists(cluster: Cluster, kind: str) -> bool:
     except CommandError:
         return False
     return True
+
+
+def programmed(cluster: Cluster, name: str, namespace: str, seconds: float = 30) -> dict[str, Any]:
+    """Wait until the policy is programmed in its current generation; the policy."""
+
+    def check() -> dict[str, Any]:
+        policy = cluster.get("pp", name, namespace)
+        assert policy is not None
+        found = {c["type"]: c for c in policy.get("status", {}).get("conditions", ())}
+        assert found.get("Programmed", {}).get("status") == "True", found.get("Programmed") or found
+        assert found["Programmed"]["observedGeneration"] == policy["metadata"]["generation"]
+        return policy
+
+    return eventually(check, seconds)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from e2e.access import SYSTEM, applied, rendered, service_account, user_name
-from e2e.cluster import Cluster, exists
+from e2e.cluster import Cluster, exists, programmed
 from e2e.operator_process import PROGRAM, OperatorProcess, free_port
 from e2e.policies import CHILDREN, CLASS, a_class, a_policy
 from e2e.test_config_map import CRD
@@ -70,14 +70,6 @@ def running(
         raise
 
 
-def is_programmed(cluster: Cluster, name: str, namespace: str) -> bool:
-    """The policy is programmed, in its newest generation."""
-    policy = cluster.get("pp", name, namespace) or {}
-    conditions = policy.get("status", {}).get("conditions", ())
-    found: dict[str, Any] = next((each for each in conditions if each["type"] == "Programmed"), {})
-    return found.get("status") == "True" and found["observedGeneration"] == policy["metadata"]["generation"]
-
-
 def spec(kind: str, name: str) -> dict[str, Any]:
     """Of a workload that stands still."""
     template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "app", "image": "localhost/backend:lab"}]}}
@@ -107,9 +99,9 @@ def whole_life(cluster: Cluster, namespace: str) -> None:
     cluster.apply(a_policy("web", namespace))
     for kind in ("Deployment", "StatefulSet", "DaemonSet"):
         cluster.apply(*target(kind, namespace))
-    eventually(lambda: is_programmed(cluster, "web", namespace))
+    programmed(cluster, "web", namespace)
     for name in ("deployment", "statefulset", "daemonset"):
-        eventually(lambda name=name: is_programmed(cluster, name, namespace))  # type: ignore[misc]
+        programmed(cluster, name, namespace)
     for kind, name in CHILDREN.items():
         cluster.delete(kind, name.format(name="web"), namespace)
     for kind, name in CHILDREN.items():
@@ -177,7 +169,7 @@ def test_without_the_switch_no_deployment_is_written_and_the_status_says_so(clus
         more = rendered(cluster.lab, release, "rbac.yaml", {})
         cluster.apply(*more)
         cluster.kubectl("annotate", "pp", "web", "-n", mesh_namespace, "touch=1")
-        eventually(lambda: is_programmed(cluster, "web", mesh_namespace))
+        programmed(cluster, "web", mesh_namespace)
 
 
 @pytest.fixture
@@ -211,7 +203,7 @@ def test_roles_and_a_class_file_are_enough_for_one_namespace(cluster: Cluster, l
         policies = [a_policy("web", limited, className="mounted"), a_policy("not-theirs", limited, className="theirs")]
         del policies[0]["spec"]["traffic"]["timeout"]
         cluster.apply(*policies, a_policy("absent", limited, className=CLASS), a_policy("elsewhere", mesh_namespace, className="mounted"))
-        eventually(lambda: is_programmed(cluster, "web", limited))
+        programmed(cluster, "web", limited)
         eventually(lambda: cluster.condition("not-theirs", limited, "Accepted") == ("False", "ClassNotPermitted"))
         eventually(lambda: cluster.condition("absent", limited, "Accepted") == ("False", "ClassNotFound"))
 

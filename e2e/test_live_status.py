@@ -5,7 +5,6 @@ All tests look at one recorded run (e2e/live_story.py). What is printed are meas
 
 import re
 import secrets
-import socket
 import statistics
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from e2e import live_story
 from e2e.cluster import Cluster
 from e2e.live_policies import ERROR_EVERY, FAULT_RATE, RATE, RULE_SECONDS
 from e2e.live_story import ALPHA, BETA, GAMMA, NAMES, POLL_SECONDS, SETTLE, Recorded
-from e2e.operator_process import OperatorProcess
+from e2e.operator_process import OperatorProcess, free_port
 from e2e.prometheus_stub import Mode, PrometheusStub
 from e2e.status_history import Shown, StatusHistory
 from lab import prometheus
@@ -47,7 +46,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     try:
         with PrometheusStub(prometheus.url(cluster.lab), Mode.REFUSE) as stub:
             live_story.set_up(cluster, namespace, stub)
-            running = OperatorProcess(cluster.lab, log, _free_port(), namespaces=namespace, poll_min=poll, poll_max=poll)
+            running = OperatorProcess(cluster.lab, log, free_port(), namespaces=namespace, poll_min=poll, poll_max=poll)
             with running as operator, StatusHistory(cluster.lab, namespace) as history:
                 seen = Recorded(cluster, namespace, history)
                 live_story.tell(seen, operator, stub)
@@ -265,12 +264,6 @@ def test_kstatus_reads_the_policy_as_current(recorded: Recorded) -> None:
         assert shown.status["observedGeneration"] == generation
         assert {item["observedGeneration"] for item in shown.status["conditions"]} == {generation}
         assert not {"Reconciling", "Stalled"} & {item["type"] for item in shown.status["conditions"]}
-
-
-def _free_port() -> int:
-    """For the probes of this module's operator: other operators may run beside it, a second run of this module included."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _within(recorded: Recorded, name: str, phase: str) -> list[Shown]:

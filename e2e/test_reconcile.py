@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from e2e.cluster import Cluster
+from e2e.cluster import Cluster, programmed
 from e2e.operator_process import OperatorProcess
 from e2e.policies import CHILDREN, CLASS, a_class, a_policy
 from e2e.waiting import eventually, throughout
@@ -24,20 +24,6 @@ DRIFT: dict[str, Any] = {
     "deployment": {"spec": {"template": {"spec": {"containers": [{"name": "web", "image": "localhost/evil:1"}]}}}},
     "prometheusrule": {"spec": {"groups": []}},
 }
-
-
-def programmed(cluster: Cluster, name: str, namespace: str, seconds: float = 30) -> dict[str, Any]:
-    """Wait until the policy is programmed in its current generation; the policy."""
-
-    def check() -> dict[str, Any]:
-        policy = cluster.get("pp", name, namespace)
-        assert policy is not None
-        found = {c["type"]: c for c in policy.get("status", {}).get("conditions", ())}
-        assert found.get("Programmed", {}).get("status") == "True", found.get("Programmed") or found
-        assert found["Programmed"]["observedGeneration"] == policy["metadata"]["generation"]
-        return policy
-
-    return eventually(check, seconds)
 
 
 def unwritten(cluster: Cluster, since: datetime, namespace: str) -> bool:
