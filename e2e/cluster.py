@@ -2,17 +2,21 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from e2e.waiting import eventually
 from lab import audit
 from lab.errors import CommandError
-from lab.lab import Lab
+from lab.lab import Lab, wait_established
 
 OPERATOR_AGENT = "perfpolicy/"
+
+CRDS = Path(__file__).resolve().parent.parent / "crds"
+OUR_CRDS = ("performancepolicies.perfpolicy.io", "performanceclasses.perfpolicy.io")
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,12 @@ class Cluster:
     def writes(self, since: datetime, namespace: str | None = None) -> Counter[audit.Request]:
         """Its writes (Events left out), counted."""
         return Counter(one for one in self.asked(since, namespace) if one.is_write and one.resource != "events")
+
+
+def apply_crds(kubectl: Callable[..., str]) -> None:
+    """Apply the CRDs of this checkout and wait until they are served."""
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
+    wait_established(kubectl, OUR_CRDS)
 
 
 def exists(cluster: Cluster, kind: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from e2e.cluster import Cluster
+from e2e.cluster import Cluster, apply_crds
 from e2e.operator_process import OperatorProcess
 from e2e.policies import a_class
 from e2e.world import World
@@ -76,8 +76,7 @@ def kubectl() -> Kubectl:
     if "KUBECONFIG" not in environment:
         environment |= _lab_environment()
     ready = Kubectl(environment)
-    ready("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    ready("wait", "--for=condition=Established", "-f", str(ROOT / "crds"), "--timeout=30s")
+    apply_crds(ready)
     return ready
 
 
@@ -97,8 +96,7 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
     lab = find(name)
     assert lab is not None, f"no lab named {name}: bring it up with `python -m lab up --node fake`"
     found = Cluster(lab)
-    found.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    found.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
+    apply_crds(found.kubectl)
     return found
 
 
@@ -129,8 +127,7 @@ def real(kubectl: Kubectl) -> Cluster:
     """The lab with real pods, sidecars, an ingress gateway and Prometheus, with our CRDs."""
     found = Cluster(Lab("real", "real"))
     assert found.lab.kubeconfig.exists(), "the real lab is not up: bring it up with `python -m lab up`"
-    found.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    found.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
+    apply_crds(found.kubectl)
     return found
 
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 import pytest
 
 from e2e import live_story
-from e2e.cluster import Cluster
+from e2e.cluster import Cluster, apply_crds
 from e2e.live_policies import ERROR_EVERY, FAULT_RATE, RATE, RULE_SECONDS
 from e2e.live_story import ALPHA, BETA, GAMMA, NAMES, POLL_SECONDS, SETTLE, Recorded
 from e2e.operator_process import OperatorProcess, free_port
@@ -37,8 +37,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     """The run, recorded once for all tests of this module, with an operator of its own namespaces."""
     cluster = Cluster(Lab("real", "real"))
     assert cluster.lab.kubeconfig.exists(), "no lab with a real node: bring it up with `python -m lab up`"
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "crds")
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", "crds")
+    apply_crds(cluster.kubectl)
     namespace = f"e2e-live-{secrets.token_hex(3)}"
     log = tmp_path_factory.mktemp("live") / "operator.log"
     before, told = request.session.testsfailed, False

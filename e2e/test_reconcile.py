@@ -10,6 +10,7 @@ from e2e.cluster import Cluster, programmed
 from e2e.operator_process import OperatorProcess
 from e2e.policies import CHILDREN, CLASS, a_class, a_policy
 from e2e.waiting import eventually, throughout
+from lab.lab import wait_established
 
 OURS = "app.kubernetes.io/managed-by=perfpolicy"
 
@@ -304,7 +305,7 @@ def test_our_own_crd_may_go_and_come(cluster: Cluster, operator: OperatorProcess
         throughout(lambda: operator.running, seconds=2)
     finally:
         cluster.kubectl("create", "-f", "-", input=json.dumps(definition))
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{crd}")
+    wait_established(cluster.kubectl, [crd])
     cluster.apply(a_policy("web", mesh_namespace))
     programmed(cluster, "web", mesh_namespace, seconds=60)
 

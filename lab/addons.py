@@ -14,7 +14,7 @@ import yaml
 
 from lab.components import binary, module_dir
 from lab.images import import_image, oci_image
-from lab.lab import Lab, Step
+from lab.lab import Lab, Step, wait_established
 from lab.node import DNS_IP
 
 Object = dict[str, Any]
@@ -59,7 +59,7 @@ def _crds(lab: Lab) -> None:
         lab.kubectl(
             "apply", "--server-side", "--force-conflicts", "--field-manager=perfpolicy-lab", *(f"--filename={path}" for path in files)
         )
-        lab.kubectl("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names))
+        wait_established(lab.kubectl, names)
 
 
 def _apply_once(lab: Lab, name: str, objects: list[Object]) -> None:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -189,3 +189,20 @@ def wait(what: str, check: Callable[[], bool], *, seconds: float) -> None:
         if time.monotonic() > deadline:
             raise NotReadyError(f"{what} was not so after {seconds:.0f} s")
         time.sleep(0.2)
+
+
+def wait_established(kubectl: Callable[..., str], names: Collection[str], *, seconds: float = 60) -> None:
+    """Wait until the API server serves these CRDs. `kubectl wait` ends with an error on a CRD so new that its status has no conditions."""
+
+    def established() -> bool:
+        found: dict[str, Any] = json.loads(kubectl("get", "customresourcedefinitions", *names, "--ignore-not-found", "-o", "json") or "{}")
+        crds: list[dict[str, Any]] = found.get("items", [found])
+        ready = {
+            crd["metadata"]["name"]
+            for crd in crds
+            for condition in crd.get("status", {}).get("conditions") or ()
+            if (condition["type"], condition["status"]) == ("Established", "True")
+        }
+        return ready >= set(names)
+
+    wait(f"CRDs {', '.join(sorted(names))} Established", established, seconds=seconds)
