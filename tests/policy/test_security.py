@@ -1,6 +1,6 @@
 """Encryption, authorization and network rules in the model."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -23,6 +23,40 @@ def test_mtls_modes(written: str, expected: model.Mtls | None) -> None:
 def test_nothing_asked_for_is_nothing_written() -> None:
     assert resolved().security == model.Security(None, (), (), default_deny=False)
     assert resolved().network is None
+
+
+OBJECTS: dict[str, Any] = {
+    "security.mtls": "Permissive",
+    "security.allow": [{"from": {"namespaces": ["bank"]}}],
+    "security.deny": [{"from": {"namespaces": ["bank"]}}],
+    "security.defaultDeny": "Enabled",
+}
+
+
+@pytest.mark.parametrize("field", OBJECTS)
+class TestInTheRootNamespace:
+    """There a selector reaches pods of every namespace."""
+
+    ROOT: ClassVar[dict[str, Any]] = {"mesh.namespace": "shops"}
+
+    def test_what_selects_pods_is_refused_by_name(self, field: str) -> None:
+        (problem,) = problems({field: OBJECTS[field]}, self.ROOT)
+        assert (problem.path, problem.reason) == (f"spec.{field}", Reason.TARGET_UNSUPPORTED)
+        assert "shops is the mesh's root namespace" in problem.message
+
+    def test_it_is_refused_when_only_the_class_asks(self, field: str) -> None:
+        assert [p.path for p in problems({}, {**self.ROOT, f"defaults.{field}": OBJECTS[field]})] == [f"spec.{field}"]
+
+    def test_it_is_accepted_where_nothing_is_written(self, field: str) -> None:
+        assert problems({field: OBJECTS[field], "mode": "Observe"}, self.ROOT) == []
+
+    def test_it_is_accepted_elsewhere(self, field: str) -> None:
+        assert problems({field: OBJECTS[field]}) == []
+
+
+def test_a_policy_without_such_objects_may_live_in_the_root_namespace() -> None:
+    asked = {"security.mtls": "Inherit", "traffic.timeout": "5s", "network.ingress": []}
+    assert problems(asked, {"mesh.namespace": "shops", "defaults.security.mtls": "Strict"}) == []
 
 
 def test_from_and_to_stay_in_one_rule() -> None:

@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Final
 
 from perfpolicy.api import limits as wire
-from perfpolicy.api.performance_class import Mesh
 from perfpolicy.api.traffic import Traffic
 from perfpolicy.policy import model
 from perfpolicy.policy.layers import WHEN_USED
@@ -60,7 +59,7 @@ def _check_permitted(context: Resolution, path: str) -> None:
     name = context.cls.metadata.name
     if not context.granted.envoy_filters:
         context.report(path, f"class {name} does not grant namespace {context.namespace} envoyFilters", Reason.NOT_GRANTED)
-    if context.namespace == ((context.cls.spec.mesh or Mesh()).namespace or "istio-system"):
+    if context.in_root_namespace:
         message = f"{context.namespace} is the mesh's root namespace: an EnvoyFilter there would change proxies of every namespace"
         context.report(path, message, Reason.TARGET_UNSUPPORTED)
 

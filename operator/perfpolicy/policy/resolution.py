@@ -40,6 +40,11 @@ class Resolution:
         mesh = self.cls.spec.mesh or Mesh()
         return f"{service}.{self.namespace}.svc.{mesh.cluster_domain or 'cluster.local'}"
 
+    @property
+    def in_root_namespace(self) -> bool:
+        """Whether the policy lives in the mesh's root namespace: there Istio takes what selects pods to select those of every namespace."""
+        return self.namespace == ((self.cls.spec.mesh or Mesh()).namespace or "istio-system")
+
     def by_policy(self, path: str) -> bool:
         """Whether the policy itself, not its class, set something at `path`."""
         return self.layered.by_policy(path)

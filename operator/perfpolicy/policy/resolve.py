@@ -11,7 +11,7 @@ from perfpolicy.policy.classes import granted
 from perfpolicy.policy.facts import Facts, pods_in_mesh
 from perfpolicy.policy.layers import merge
 from perfpolicy.policy.resolution import Resolution, filled
-from perfpolicy.policy.security import refuse_security_without_mesh, resolve_network, resolve_security
+from perfpolicy.policy.security import refuse_security_in_root_namespace, refuse_security_without_mesh, resolve_network, resolve_security
 from perfpolicy.policy.targets import metrics_source, objectives, refuse_requests_on_tcp, sli, thresholds
 from perfpolicy.policy.traffic import resolve_traffic
 from perfpolicy.policy.workload import pod_labels, resolve_workload
@@ -61,6 +61,7 @@ def _model(context: Resolution, workload: model.Workload, service: model.Service
         refuse_requests_on_tcp(context)
     if not in_mesh:
         refuse_security_without_mesh(context)
+    refuse_security_in_root_namespace(context)
     return model.Policy(
         identity=model.Identity(model.PolicyKey(metadata.namespace, metadata.name), metadata.uid, metadata.generation),
         class_ref=model.ClassRef(cls.metadata.name, cls.metadata.generation),

@@ -30,21 +30,35 @@ def resolve_security(context: Resolution, service: model.Service) -> model.Secur
 
 def refuse_security_without_mesh(context: Resolution) -> None:
     """Reports what only a sidecar can keep: without one the objects would be written and protect nothing."""
-    settings = filled(context.settings.security)
-    promised = {
-        "mtls": settings.mtls == "Strict",
-        "allow": bool(settings.allow),
-        "deny": bool(settings.deny),
-        "defaultDeny": settings.default_deny == "Enabled",
-    }
-    if context.settings.mode == "Observe":
-        return
-    for name in (name for name, wanted in promised.items() if wanted):
+    for name in (name for name in _asked(context) if name != "mtls" or filled(context.settings.security).mtls == "Strict"):
         message = (
             f"pods of namespace {context.namespace} get no sidecar, which alone keeps this: label the namespace istio-injection=enabled,"
             f" or the pods {INJECT_LABEL}=true"
         )
         context.report(f"spec.security.{name}", message, Reason.TARGET_UNSUPPORTED)
+
+
+def refuse_security_in_root_namespace(context: Resolution) -> None:
+    """Reports what would be a PeerAuthentication or AuthorizationPolicy where their selectors reach pods of every namespace."""
+    for name in _asked(context) if context.in_root_namespace else ():
+        kind = "a PeerAuthentication" if name == "mtls" else "an AuthorizationPolicy"
+        message = (
+            f"{context.namespace} is the mesh's root namespace: {kind} there would select pods of every namespace;"
+            f" {'set Inherit' if name == 'mtls' else 'leave it out'}, or set mode: Observe"
+        )
+        context.report(f"spec.security.{name}", message, Reason.TARGET_UNSUPPORTED)
+
+
+def _asked(context: Resolution) -> list[str]:
+    """Fields of spec.security that become objects."""
+    settings = filled(context.settings.security)
+    asked = {
+        "mtls": _MTLS[filled(settings.mtls)] is not None,
+        "allow": bool(settings.allow),
+        "deny": bool(settings.deny),
+        "defaultDeny": settings.default_deny == "Enabled",
+    }
+    return [name for name, wanted in asked.items() if wanted and context.settings.mode != "Observe"]
 
 
 def _check_rule(context: Resolution, path: str, rule: wire.AccessRule, *, speaks_http: bool) -> None:
