@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from prometheus_client import REGISTRY
 
+from perfpolicy import runtime
 from perfpolicy.cluster.client import Answer, ApiClient
 from perfpolicy.cluster.lease import LeaderElection
 from perfpolicy.cluster.status import POLICIES
@@ -31,6 +32,7 @@ class Api:
         self.writes: list[tuple[str, Any]] = []
         self.may_write: Callable[[], bool] = lambda: True
         self.policy = a_policy()
+        self.going: list[dict[str, Any]] = []
         self.refused: dict[str, ApiRejected] = {}
         self.closed = False
 
@@ -45,7 +47,8 @@ class Api:
         if path in self.refused:
             raise self.refused[path]
         if path.endswith("/performancepolicies"):
-            return Answer(200, {"items": [self.policy], "metadata": {"resourceVersion": "1"}}, {})
+            items = [self.policy, *([self.going.pop()] if self.going else [])]
+            return Answer(200, {"items": items, "metadata": {"resourceVersion": "1"}}, {})
         if path.endswith("/performancepolicies/web"):
             return Answer(200, self.policy, {})
         return Answer(200, {"items": [], "metadata": {"resourceVersion": "1"}}, {})
@@ -142,6 +145,16 @@ async def test_without_an_election_the_process_leads_once_it_is_synchronised() -
     await bench.stop()
     assert bench.api.closed
     assert not bench.runtime.ready
+
+
+async def test_a_policy_deleted_while_the_operator_starts_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the list taken at the start, and kopf never shows it."""
+    monkeypatch.setattr(runtime, "_SYNC_PAUSE", 0.01)
+    bench = Bench(election=True)
+    bench.api.going = [{"metadata": {**a_policy()["metadata"], "name": "going"}}]
+    await bench.until(lambda: bench.runtime.ready)
+    assert not bench.api.going
+    await bench.stop()
 
 
 async def test_a_standby_is_ready_and_knows_everything_but_neither_works_nor_writes(standby: Bench) -> None:

@@ -65,6 +65,7 @@ _UNFILTERED: Final = _WHOLE | {SERVICE, NAMESPACE}
 _CHILD_KINDS: Final = frozenset(kind.group_kind for kind in KINDS)
 _SYNC_POLL = 0.05
 _SYNC_PAUSE = 1.0
+"""Seconds kopf is given to deliver a first list of what there is; twice as many for each list after it."""
 _SYNC_PATIENCE = 30.0
 _REACHABLE = 30.0
 """Seconds within which an API server that is there has answered something: discovery alone asks every few seconds."""
@@ -255,18 +256,19 @@ class Runtime:
             await watch.settled.wait()
         if self._namespaces is not None:
             await self._namespaces.settled.wait()
-        deadline = asyncio.get_running_loop().time() + _SYNC_PATIENCE
-        while not await self._attempt("catch up", self._has_caught_up):
+        deadline, seconds = asyncio.get_running_loop().time() + _SYNC_PATIENCE, _SYNC_PAUSE
+        while not await self._attempt("catch up", partial(self._has_caught_up, seconds)):
             if asyncio.get_running_loop().time() > deadline:
                 await self._attempt("sweep", self._sweep)
                 return
             await asyncio.sleep(_SYNC_PAUSE)
+            seconds *= 2
 
-    async def _has_caught_up(self) -> bool:
-        """Whether kopf has delivered every policy and class there is."""
+    async def _has_caught_up(self, seconds: float) -> bool:
+        """Whether kopf delivers every policy and class there is now within so many seconds. One deleted meanwhile it never will."""
         policies, classes = await self._list(POLICIES), await self._class_names()
         waiting = True
-        until = asyncio.get_running_loop().time() + _SYNC_PATIENCE
+        until = asyncio.get_running_loop().time() + seconds
         while waiting and asyncio.get_running_loop().time() < until:
             behind = self.policies.stale(policies)[1]
             missing = classes - self.classes.names()
