@@ -362,3 +362,15 @@ def test_no_answer_can_crash_a_status(changes: dict[str, Any]) -> None:
     built = status(evaluation=evaluation(changes))
     assert len(built.conditions) >= 7
     assert parse_status(built.to_wire()) is not None
+
+
+_TIMES = st.integers(-4, 2).map(lambda steps: (NOW + STEP * steps).timestamp())
+_VALUES = st.floats().map(repr) | st.sampled_from(["+Inf", "-Inf", "NaN", "", "0x1p3", "1_000", "٣", "1e999", "x" * 10_000])
+_RAW = st.tuples(_TIMES | st.floats(), _VALUES | st.floats() | st.none()).map(list) | st.text(max_size=3) | st.none() | st.lists(st.none())
+
+
+@given(st.dictionaries(st.sampled_from([names.REVISION, *GOOD]), st.lists(_RAW, max_size=4)))
+def test_whatever_a_backend_sends_the_status_is_one_the_api_server_takes(changes: dict[str, Any]) -> None:
+    wire = status(evaluation=evaluation(changes)).to_wire()
+    assert Status.model_validate_json(json.dumps(wire, allow_nan=False), strict=False).to_wire() == wire
+    assert "nan" not in json.dumps(wire).lower().replace("notanumber", "")
