@@ -40,7 +40,7 @@ class Account:
 
     def refused(self) -> list[audit.Request]:
         """What it may not do."""
-        return [each for each in self.requests() if each.code == 403]
+        return [each for each in self.requests() if each.unauthorized]
 
     def used(self) -> set[tuple[str, str]]:
         """(verb, resource) of what it asked and may do. A server-side apply that creates is logged as a patch answered 201."""
@@ -164,6 +164,7 @@ def test_without_the_switch_no_deployment_is_written_and_the_status_says_so(clus
         assert 'cannot patch resource \\"deployments\\"' in cluster.kubectl("get", "pp", "web", "-n", mesh_namespace, "-o", "json")
         eventually(lambda: cluster.get("virtualservice", "web", mesh_namespace) is not None)
         assert cluster.names("deployment", mesh_namespace) == set()
+        assert {each.resource for each in account.refused()} == {"deployments"}
         assert operator.running
         # Granted, it goes on by itself: at the latest when what was refused is tried again, here after the policy is touched.
         more = rendered(cluster.lab, release, "rbac.yaml", {})

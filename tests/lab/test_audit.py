@@ -81,3 +81,9 @@ def test_a_request_for_no_object_and_one_for_a_subresource_are_told_apart(log: P
 def test_counts_are_sorted_by_frequency(log: Path) -> None:
     log.write_bytes(event("get", "pods") + event("patch", "services") * 2)
     assert list(count(requests(log, 0)).items()) == [(("patch", "services"), 2), (("get", "pods"), 1)]
+
+
+def test_a_403_of_somebody_with_the_right_is_told_from_one_without(log: Path) -> None:
+    decisions = [{"authorization.k8s.io/decision": decision} for decision in ("allow", "forbid")]
+    log.write_bytes(b"".join(event("patch", "foos", responseStatus={"code": 403}, annotations=each) for each in decisions))
+    assert [(each.code, each.unauthorized) for each in requests(log, 0)] == [(403, False), (403, True)]
