@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from lab import components, mesh, paths, teardown
+from lab import components, mesh, operator_image, paths, teardown
 from lab.controlplane import api_ready
 from lab.errors import LabError
 from lab.fake import CANNOT_PROVE
@@ -66,6 +66,18 @@ def up_command(kind: NodeKind, kubeconfig: Path | None, name: str | None, with_m
     if lab.node == "fake":
         console.print(f"Note: {CANNOT_PROVE}.", markup=False)
     console.print(f'Use it with: eval "$(python -m lab env --name {lab.name})"', markup=False)
+
+
+@main.command("build")
+def build_command() -> None:
+    """Build every component into the cache, and start nothing."""
+    components.build_all(list(components.TOOLS))
+
+
+@main.command("image")
+def image_command() -> None:
+    """Build the operator's image of this checkout into the cache."""
+    console.print(f"{operator_image.build()}", markup=False)
 
 
 @main.command("down")

@@ -1,16 +1,17 @@
-"""Run the suites of `make test` in order, show each one's output as it comes, and end with a table of minutes per suite.
+"""Run the suites of `make test`, show each one's output in their order as it comes, and end with a table of minutes per suite.
 
-A suite is a command; it passes with exit code 0. Every suite runs even when an earlier one failed (one run shows all that is wrong), except
-those that need the lab when the lab did not come up. What needs the lab of fake nodes runs beside what needs the real one: both mostly
-wait.
+A suite is a command; it passes with exit code 0. It starts as soon as everything it waits for has ended, so what mostly waits runs beside
+what mostly computes. Every suite runs even when another failed (one run shows all that is wrong), except where what it needs failed.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,47 +27,55 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Suite:
-    """`needs`: the suite that must have passed before this one makes sense. `tools`: the lab's promtool must be there, not skipped over.
-    `beside`: the suites after it start at once; its output is shown when they are done. `alone`: waits until nothing runs beside it.
+    """`needs`: suites that must have passed, else this one makes no sense. `after`: suites that must have ended, however they did.
+
+    `tools`: the lab's promtool must be there, not skipped over.
     """
 
     name: str
     command: tuple[str, ...]
-    needs: str | None = None
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
     tools: bool = False
-    beside: bool = False
-    alone: bool = False
 
 
 def _python(*args: str) -> tuple[str, ...]:
     return (sys.executable, *args)
 
 
+def _pytest(*args: str) -> tuple[str, ...]:
+    return _python("-m", "pytest", "-p", "no:randomly", "--durations", "10", *args)
+
+
 STATIC = (
     Suite("generated", _python("-m", "tools.generate", "verify")),
-    Suite("ruff", (str(BIN / "ruff"), "check", ".")),
-    Suite("format", (str(BIN / "ruff"), "format", "--check", ".")),
-    Suite("imports", (str(BIN / "lint-imports"),)),
-    Suite("types", (str(BIN / "mypy"),)),
+    Suite("ruff", (str(BIN / "ruff"), "check", "."), after=("generated",)),
+    Suite("format", (str(BIN / "ruff"), "format", "--check", "."), after=("ruff",)),
+    Suite("imports", (str(BIN / "lint-imports"),), after=("format",)),
+    Suite("types", (str(BIN / "mypy"),), after=("imports",)),
 )
-INSTALL = "e2e/test_install.py"
+LIVE, INSTALL = "e2e/test_live_status.py", "e2e/test_install.py"
 UNIT = _python("-m", "pytest", "-n", "2", "tests")
 LABS = (
-    Suite("lab", _python("-m", "lab", "up")),
-    Suite("lab-fake", _python("-m", "lab", "up", "--node", "fake"), needs="lab"),
+    Suite("build", _python("-m", "lab", "build")),
+    Suite("lab", _python("-m", "lab", "up"), needs=("build",)),
+    # One after the other: each may install packages of the machine.
+    Suite("lab-fake", _python("-m", "lab", "up", "--node", "fake"), needs=("build",), after=("lab",)),
+    Suite("image", _python("-m", "lab", "image"), needs=("build",), after=("lab", "lab-fake")),
 )
-_E2E = ("-m", "pytest", "-p", "no:randomly", "--durations", "10", "e2e")
+# Two at a time, which mostly wait: two cores are enough for that, and not for more where times are judged.
 E2E = (
-    Suite("e2e-fake", _python(*_E2E, "-m", "fake"), needs="lab-fake", beside=True),
-    Suite("e2e-real", _python(*_E2E, "-m", "not fake", f"--ignore={INSTALL}"), needs="lab"),
+    Suite("e2e-fake", _pytest("e2e", "-m", "fake"), needs=("lab-fake",), after=("unit", "image")),
+    Suite("e2e-real", _pytest("e2e", "-m", "not fake", f"--ignore={LIVE}", f"--ignore={INSTALL}"), needs=("lab",), after=("unit", "image")),
+    Suite("e2e-live", _pytest(LIVE), needs=("lab",), after=("e2e-real",)),
+    Suite("demo", _python("-m", "demo", "--keep-lab"), needs=("lab",), after=("e2e-fake", "e2e-live")),
     # Takes the CRDs away and brings them back: nothing else of ours may run on the real lab meanwhile.
-    Suite("install", _python(*_E2E[:-1], INSTALL), needs="lab", alone=True),
-    Suite("demo", _python("-m", "demo", "--keep-lab"), needs="lab", alone=True),
+    Suite("install", _pytest(INSTALL), needs=("lab", "image"), after=("e2e-fake", "e2e-live", "demo")),
 )
 GROUPS = {
-    "check": (*STATIC, Suite("unit", UNIT)),
+    "check": (*STATIC, Suite("unit", UNIT, after=("types",))),
     "e2e": (*LABS, *E2E),
-    "all": (*STATIC, *LABS, Suite("unit", UNIT, tools=True), *E2E),
+    "all": (*STATIC, *LABS, Suite("unit", UNIT, needs=("build",), after=("types",), tools=True), *E2E),
 }
 
 
@@ -79,40 +88,50 @@ class Outcome:
     passed: bool
 
 
-def run(suites: tuple[Suite, ...], console: Console) -> list[Outcome]:
-    """Run the suites in order; their output goes straight through, but for that of a suite `beside` others, which is shown at the end."""
-    outcomes: dict[str, Outcome] = {}
-    started: list[tuple[Suite, Future[Outcome], IO[bytes]]] = []
-    with ThreadPoolExecutor() as beside, ExitStack() as files:
+def run(suites: Sequence[Suite], console: Console) -> list[Outcome]:
+    """Run the suites, each when what it waits for (suites before it) has ended; show their outputs one after the other."""
+    running: dict[str, Future[Outcome]] = {}
+    outputs: dict[str, IO[bytes]] = {}
+    interrupted = threading.Event()
+    with ExitStack() as files, ThreadPoolExecutor(len(suites)) as threads:
         for suite in suites:
-            if suite.needs in outcomes and not outcomes[suite.needs].passed:
-                outcomes[suite.name] = Outcome(suite, None, passed=False)
-                continue
-            if suite.alone:
-                wait(future for _, future, _ in started)
-            console.rule(f"[bold]{suite.name}")
-            if suite.beside:
-                output: IO[bytes] = files.enter_context(tempfile.TemporaryFile())
-                started.append((suite, beside.submit(_run, suite, output), output))
-                console.print("runs beside the next ones; its output follows theirs")
-            else:
-                outcomes[suite.name] = _run(suite, None)
-        for suite, future, output in started:
-            outcomes[suite.name] = future.result()
-            console.rule(f"[bold]{suite.name}")
-            output.seek(0)
-            sys.stdout.write(output.read().decode(errors="replace"))
-            sys.stdout.flush()
-    return [outcomes[suite.name] for suite in suites]
+            outputs[suite.name] = files.enter_context(tempfile.NamedTemporaryFile())
+            running[suite.name] = threads.submit(_in_turn, suite, dict(running), outputs[suite.name], interrupted)
+        try:
+            for suite in suites:
+                console.rule(f"[bold]{suite.name}")
+                _show(outputs[suite.name], running[suite.name])
+        except BaseException:
+            interrupted.set()
+            raise
+    return [running[suite.name].result() for suite in suites]
 
 
-def _run(suite: Suite, output: IO[bytes] | None) -> Outcome:
+def _in_turn(suite: Suite, before: dict[str, Future[Outcome]], output: IO[bytes], interrupted: threading.Event) -> Outcome:
+    """Wait for the suites it waits for, as far as they are in this run, then run it."""
+    # All of them, also where one failed: what runs alone must not begin early.
+    ended = {name: before[name].result() for name in (*suite.needs, *suite.after) if name in before}
+    failed = [name for name in suite.needs if name in ended and not ended[name].passed]
+    if failed or interrupted.is_set():
+        output.write(f"not run: {', '.join(failed)} failed\n".encode())
+        output.flush()
+        return Outcome(suite, None, passed=False)
     start = time.monotonic()
-    environment = {**os.environ, "PERFPOLICY_REQUIRE_TOOLS": "1"} if suite.tools else None
-    code = subprocess.run(
-        suite.command, cwd=ROOT, env=environment, stdout=output, stderr=output and subprocess.STDOUT, check=False
-    ).returncode
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **({"PERFPOLICY_REQUIRE_TOOLS": "1"} if suite.tools else {})}
+    code = subprocess.run(suite.command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
     return Outcome(suite, time.monotonic() - start, passed=code == 0)
+
+
+def _show(output: IO[bytes], running: Future[Outcome]) -> None:
+    """Print what a suite wrote and goes on writing, until it has ended."""
+    with Path(output.name).open("rb") as written:
+        while True:
+            ended = running.done()
+            sys.stdout.buffer.write(written.read())
+            sys.stdout.flush()
+            if ended:
+                return
+            time.sleep(0.2)
 
 
 def report(outcomes: list[Outcome], seconds: float, console: Console) -> None:
