@@ -9,6 +9,7 @@ from typing import Any
 from e2e.cluster import Cluster
 from e2e.conftest import ROOT
 from lab.controlplane import cluster_ca
+from lab.errors import CommandError
 from lab.lab import Lab, write_settings
 from perfpolicy import yaml_text
 
@@ -60,6 +61,16 @@ def service_account(cluster: Cluster, name: str, folder: Path) -> Path:
 def user_name(account: str) -> str:
     """How the API server names a ServiceAccount of the chart's namespace."""
     return f"system:serviceaccount:{SYSTEM}:{account}"
+
+
+def may(cluster: Cluster, user: str, verb: str, resource: str, namespace: str) -> bool:
+    """Whether the API server lets the user: what a role grants it knows a moment after the role is written."""
+    try:
+        kind, _, subresource = resource.partition("/")
+        part = [f"--subresource={subresource}"] if subresource else []
+        return cluster.kubectl("auth", "can-i", verb, kind, *part, "-n", namespace, f"--as={user}").strip() == "yes"
+    except CommandError:
+        return False
 
 
 def role(user: str, namespace: str, *rules: Mapping[str, Any], name: str = "") -> list[dict[str, Any]]:

@@ -8,8 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from e2e.api import api_of
 from e2e.waiting import eventually
-from lab import audit
+from lab import audit, mesh
 from lab.errors import CommandError
 from lab.lab import Lab, wait_established
 
@@ -35,13 +36,12 @@ class Cluster:
 
     def get(self, kind: str, name: str, namespace: str) -> dict[str, Any] | None:
         """One object with its managedFields, or None where there is none."""
-        text = self.kubectl("get", kind, name, "-n", namespace, "--ignore-not-found", "--show-managed-fields", "-o", "json")
-        return json.loads(text) if text.strip() else None
+        return api_of(self.lab.kubeconfig).get(kind, name, namespace)
 
-    def names(self, kind: str, namespace: str, selector: str = "") -> set[str]:
-        """Names of the objects of a kind."""
-        options = ["-l", selector] if selector else []
-        return set(self.kubectl("get", kind, "-n", namespace, *options, "-o", "jsonpath={.items[*].metadata.name}").split())
+    def names(self, kinds: str, namespace: str, selector: str = "") -> set[str]:
+        """Names of the objects of a kind, or of several separated by commas."""
+        api = api_of(self.lab.kubeconfig)
+        return {item["metadata"]["name"] for kind in kinds.split(",") for item in api.list(kind, namespace, selector)}
 
     def delete(self, kind: str, name: str, namespace: str) -> None:
         """Delete an object and do not wait for what follows."""
@@ -55,12 +55,12 @@ class Cluster:
                 return condition["status"], condition["reason"]
         return "", ""
 
-    def asked(self, since: datetime, namespace: str | None = None) -> list[audit.Request]:
-        """What the operator asked of the API server since a moment; of one namespace, or of all."""
+    def asked(self, since: int | datetime, namespace: str | None = None) -> list[audit.Request]:
+        """What the operator asked of the API server since a moment or a position in the audit log; of one namespace, or of all."""
         found = audit.requests(self.lab.audit_log, since, OPERATOR_AGENT)
         return [one for one in found if one.agent.startswith(OPERATOR_AGENT) and namespace in (None, one.namespace)]
 
-    def writes(self, since: datetime, namespace: str | None = None) -> Counter[audit.Request]:
+    def writes(self, since: int | datetime, namespace: str | None = None) -> Counter[audit.Request]:
         """Its writes (Events left out), counted."""
         return Counter(one for one in self.asked(since, namespace) if one.is_write and one.resource != "events")
 
@@ -72,12 +72,18 @@ def apply_crds(kubectl: Callable[..., str]) -> None:
 
 
 def exists(cluster: Cluster, kind: str) -> bool:
-    """Whether the API server serves the kind."""
+    """Whether the API server serves the kind, and kubectl knows it: it looks kinds up elsewhere than it writes their objects to."""
     try:
         cluster.kubectl("get", kind, "-A", "-o", "name")
     except CommandError:
         return False
     return True
+
+
+def istioctl_is_content(cluster: Cluster, namespace: str) -> None:
+    """`istioctl analyze` has no error and no warning about what is in the namespace now; the assertion shows them."""
+    found = mesh.complaints(cluster.lab, namespace)
+    assert found == [], found
 
 
 def programmed(cluster: Cluster, name: str, namespace: str, seconds: float = 30) -> dict[str, Any]:

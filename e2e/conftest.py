@@ -22,6 +22,7 @@ from e2e.policies import a_class
 from e2e.world import World
 from e2e.world import operator as an_operator
 from lab.__main__ import find
+from lab.errors import CommandError
 from lab.lab import Lab
 from perfpolicy.yaml_text import dump_all
 
@@ -54,10 +55,10 @@ class Kubectl:
         )
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
-        """Its output; a failure is a failed test."""
+        """Its output; CommandError where it fails."""
         done = self.run(*arguments, stdin=stdin)
         if done.returncode:
-            pytest.fail(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+            raise CommandError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
     def apply(self, *objects: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,17 @@ from e2e.waiting import eventually
 from lab.lab import Lab
 
 PROGRAM = ("-m", "perfpolicy", "run")
+_PORTS = range(10_000, 16_000)
+"""Below those of the labs (lab/lab.py) and of outgoing connections (from 32768 on)."""
 
 
 def free_port() -> int:
-    """A port of this machine nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
+    """A port of this machine nobody listens on, and none the kernel may give to the next connection before the operator listens."""
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 class OperatorProcess:
@@ -67,7 +72,7 @@ class OperatorProcess:
         return code
 
     def readiness(self) -> dict[str, Any]:
-        """What /readyz?verbose says of a ready operator."""
+        """What /readyz?verbose says of a ready operator; an OSError where it is not ready or does not answer."""
         with urllib.request.urlopen(f"{self._url}/readyz?verbose", timeout=5) as answer:  # noqa: S310 - a fixed http URL
             found: dict[str, Any] = json.load(answer)
         return found

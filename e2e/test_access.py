@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from e2e.access import SYSTEM, applied, rendered, service_account, user_name
+from e2e.access import SYSTEM, applied, may, rendered, service_account, user_name
 from e2e.cluster import Cluster, exists, programmed
 from e2e.operator_process import PROGRAM, OperatorProcess, free_port
 from e2e.policies import CHILDREN, CLASS, a_class, a_policy
@@ -148,7 +148,8 @@ def test_the_roles_are_what_the_operator_needs_no_less_and_no_more(cluster: Clus
         eventually(lambda: cluster.get("configmap", "web-rules", mesh_namespace) is None)
         cluster.kubectl("delete", "pp", "--all", "-n", mesh_namespace)
     assert account.refused() == []
-    unused = granted(roles) - account.used()
+    # A sweep may meet a policy a moment before kopf delivers it, and read it.
+    unused = granted(roles) - account.used() | {("get", "performancepolicies")}
     assert unused == set(UNUSED)
 
 
@@ -169,6 +170,7 @@ def test_without_the_switch_no_deployment_is_written_and_the_status_says_so(clus
         # Granted, it goes on by itself: at the latest when what was refused is tried again, here after the policy is touched.
         more = rendered(cluster.lab, release, "rbac.yaml", {})
         cluster.apply(*more)
+        eventually(lambda: may(cluster, user_name(release), "patch", "deployments", mesh_namespace))
         cluster.kubectl("annotate", "pp", "web", "-n", mesh_namespace, "touch=1")
         programmed(cluster, "web", mesh_namespace)
 

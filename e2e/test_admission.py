@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from e2e.access import applied, rendered, role, rule, user_name
+from e2e.access import applied, may, rendered, role, rule, user_name
 from e2e.cluster import Cluster
 from e2e.policies import a_class, a_policy
 from e2e.waiting import eventually
@@ -66,6 +66,8 @@ def home(admission: Cluster) -> Iterator[str]:
         *role(TENANT, namespace, POLICIES, *(rights(kind) for kind in KINDS if kind.plural not in {"deployments", *MEASURING})),
         *role(VISITOR, namespace, POLICIES),
     )
+    # The last of them is known, so all are.
+    eventually(lambda: may(admission, VISITOR, "create", "performancepolicies.perfpolicy.io", namespace))
     yield namespace
     admission.kubectl("delete", "namespace", namespace, "--wait=false", "--ignore-not-found")
 
@@ -341,6 +343,7 @@ def test_the_status_is_the_operators(admission: Cluster, home: str) -> None:
     account = user_name("somebody")
     admission.apply(*role(account, home, rule("perfpolicy.io", ["performancepolicies/status"], ["get", "patch"]), name="operator"))
     patch = json.dumps({"status": {"observedGeneration": 1}})
+    eventually(lambda: may(admission, account, "patch", "performancepolicies.perfpolicy.io/status", home))
     as_user(admission, account, "patch", "pp", "web", "-n", home, "--subresource=status", "--type=merge", "-p", patch)
 
 
@@ -358,4 +361,4 @@ def test_deletion_in_the_foreground_and_of_the_namespace_is_not_in_the_way(admis
     as_user(admission, VISITOR, "delete", "pp", "web", "-n", home, "--cascade=foreground", "--wait=false")
     eventually(lambda: admission.get("pp", "web", home) is None)
     admission.kubectl("delete", "namespace", home, "--wait=false")
-    eventually(lambda: admission.kubectl("get", "namespace", home, "--ignore-not-found") == "")
+    eventually(lambda: admission.kubectl("get", "namespace", home, "--ignore-not-found") == "", seconds=60)

@@ -55,8 +55,11 @@ def test_the_canary_answers_those_who_ask_for_it_and_reaches_the_backend(runefra
 
 
 def test_istioctl_has_nothing_to_say(runeframe: Cluster) -> None:
-    findings = mesh.analyze(runeframe.lab, RUNEFRAME)
-    assert [(finding["code"], finding["message"]) for finding in findings] == []
+    def content() -> None:
+        findings = mesh.analyze(runeframe.lab, RUNEFRAME)
+        assert [(finding["code"], finding["message"]) for finding in findings] == []
+
+    eventually(content)
 
 
 def test_promtool_accepts_the_live_rules(runeframe: Cluster, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_what_is_missing_is_told_and_counted_and_passes_by_itself(
     eventually(told)
     assert 'perfpolicy_api_requests_total{code="403",kind="services",verb="get"}' in restricted.metrics()
     assert 'perfpolicy_prometheus_queries_total{result="error"}' in restricted.metrics()
-    assert restricted.is_live()
+    eventually(restricted.is_live)
     eventually(lambda: cluster.condition("web", mesh_namespace, "Programmed") == ("False", "ApplyFailed"))
 
     cluster.apply(*role(f"{USER}:more", [rule("", MISSING, "get", "list", "watch", "create", "patch", "delete")]))

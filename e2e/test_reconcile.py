@@ -1,6 +1,7 @@
 """The operator against a real API server: children appear, stay, are repaired and go, and nobody else's objects are touched."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from e2e.cluster import Cluster, programmed
 from e2e.operator_process import OperatorProcess
 from e2e.policies import CHILDREN, CLASS, a_class, a_policy
 from e2e.waiting import eventually, throughout
+from lab import audit
 from lab.lab import wait_established
 
 OURS = "app.kubernetes.io/managed-by=perfpolicy"
@@ -27,8 +29,8 @@ DRIFT: dict[str, Any] = {
 }
 
 
-def unwritten(cluster: Cluster, since: datetime, namespace: str) -> bool:
-    """The operator has written nothing but Events in the namespace."""
+def unwritten(cluster: Cluster, since: int, namespace: str) -> bool:
+    """The operator has written nothing but Events in the namespace since a position in the audit log."""
     if cluster.lab.node == "external":
         pytest.skip("a cluster of the user's keeps its audit log to itself")
     written = cluster.writes(since, namespace)
@@ -42,10 +44,9 @@ def spec_of(cluster: Cluster, kind: str, name: str, namespace: str) -> Any:
     return None if found is None else found.get("spec", found.get("data"))
 
 
-def entry_time(cluster: Cluster, kind: str, name: str, namespace: str) -> str:
-    """When the operator's entry in managedFields last changed."""
-    found = cluster.get(kind, name, namespace)
-    return next(str(e["time"]) for e in (found or {})["metadata"]["managedFields"] if e["manager"] == "perfpolicy")
+def our_entry(child: Mapping[str, Any]) -> dict[str, Any]:
+    """The operator's entry in a child's managedFields: what it wrote, and when."""
+    return next(entry for entry in child["metadata"]["managedFields"] if entry["manager"] == "perfpolicy")
 
 
 def owner(cluster: Cluster, kind: str, name: str, namespace: str) -> str:
@@ -73,9 +74,15 @@ def test_a_policy_gets_every_child_and_a_status(cluster: Cluster, web: str) -> N
 
 
 def settled(cluster: Cluster, namespace: str) -> None:
-    """Wait until nothing about the policy is still on its way: pods available, source asked."""
+    """Wait until nothing about the policy is still on its way: pods available, source asked, and all of it written."""
     eventually(lambda: cluster.condition("web", namespace, "Ready") == ("True", "Ready"))
     eventually(lambda: cluster.condition("web", namespace, "MetricsAvailable") == ("False", "SourceUnreachable"))
+
+    def quiet() -> None:
+        since = audit.position(cluster.lab.audit_log)
+        throughout(lambda: unwritten(cluster, since, namespace), seconds=1)
+
+    eventually(quiet)
 
 
 @pytest.mark.parametrize("kind", sorted(CHILDREN))
@@ -141,12 +148,18 @@ def test_a_policy_created_anew_under_its_name_gets_its_own_children(cluster: Clu
 
 def test_a_killed_operator_writes_nothing_after_its_restart(cluster: Cluster, web: str, operator: OperatorProcess) -> None:
     settled(cluster, web)
-    before = {kind: cluster.get(kind, name.format(name="web"), web) for kind, name in CHILDREN.items()}
+
+    def children() -> dict[str, Any]:
+        found = {kind: cluster.get(kind, name.format(name="web"), web) or {} for kind, name in CHILDREN.items()}
+        # Other controllers write the status, and with it a new resourceVersion.
+        return {kind: (child["metadata"]["uid"], child.get("spec"), our_entry(child)) for kind, child in found.items()}
+
+    before = children()
     operator.kill()
-    since = datetime.now(UTC)
+    since = audit.position(cluster.lab.audit_log)
     operator.start()
     throughout(lambda: unwritten(cluster, since, web), seconds=4)
-    assert before == {kind: cluster.get(kind, name.format(name="web"), web) for kind, name in CHILDREN.items()}
+    assert before == children()
 
 
 def test_drift_while_the_operator_is_down_is_repaired_at_its_start(cluster: Cluster, web: str, operator: OperatorProcess) -> None:
@@ -305,14 +318,14 @@ def test_our_own_crd_may_go_and_come(cluster: Cluster, operator: OperatorProcess
         throughout(lambda: operator.running, seconds=2)
     finally:
         cluster.kubectl("create", "-f", "-", input=json.dumps(definition))
-    wait_established(cluster.kubectl, [crd])
+        wait_established(cluster.kubectl, [crd])
     cluster.apply(a_policy("web", mesh_namespace))
     programmed(cluster, "web", mesh_namespace, seconds=60)
 
 
 def test_a_converged_policy_is_not_written_again(cluster: Cluster, web: str) -> None:
     settled(cluster, web)
-    since = datetime.now(UTC)
+    since = audit.position(cluster.lab.audit_log)
     cluster.kubectl("annotate", "pp", "web", "-n", web, "touch=2")
     throughout(lambda: unwritten(cluster, since, web), seconds=4)
 
@@ -334,7 +347,7 @@ def test_an_apply_under_our_own_name_is_repaired(cluster: Cluster, web: str) -> 
         copied["metadata"].pop(name, None)
     spec = {"selector": {"app": "elsewhere"}, "ports": copied["spec"]["ports"]}
     ours = {**{name: copied[name] for name in ("apiVersion", "kind", "metadata")}, "spec": spec}
-    written = datetime.fromisoformat(entry_time(cluster, "service", "web", web))
+    written = datetime.fromisoformat(our_entry(cluster.get("service", "web", web) or {})["time"])
     eventually(lambda: datetime.now(UTC) - written > timedelta(seconds=2))
     cluster.kubectl("apply", "--server-side", "--field-manager=perfpolicy", "-f", "-", input=json.dumps(ours))
     eventually(lambda: spec_of(cluster, "service", "web", web) == before)

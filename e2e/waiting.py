@@ -4,20 +4,25 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from lab.errors import CommandError
+
 T = TypeVar("T")
 INTERVAL = 0.1
 
 
 def eventually(check: Callable[[], T], seconds: float = 30.0) -> T:
-    """Call `check` until it neither fails an assertion nor returns False; its answer. At the deadline its last failure is raised."""
+    """Call `check` until it neither fails an assertion nor returns False; its answer. At the deadline its last failure is raised.
+
+    A command that fails and a connection that breaks count as "not yet": what is waited for may be on its way up, and machines are busy.
+    """
     deadline = time.monotonic() + seconds
     while True:
         try:
             answer = check()
             if answer is not False:
                 return answer
-            problem = AssertionError(f"{getattr(check, '__name__', check)} was still false after {seconds:g} s")
-        except AssertionError as error:
+            problem: Exception = AssertionError(f"{getattr(check, '__name__', check)} was still false after {seconds:g} s")
+        except (AssertionError, CommandError, OSError) as error:
             problem = error
         if time.monotonic() > deadline:
             raise problem

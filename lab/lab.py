@@ -192,7 +192,10 @@ def wait(what: str, check: Callable[[], bool], *, seconds: float) -> None:
 
 
 def wait_established(kubectl: Callable[..., str], names: Collection[str], *, seconds: float = 60) -> None:
-    """Wait until the API server serves these CRDs. `kubectl wait` ends with an error on a CRD so new that its status has no conditions."""
+    """Wait until the API server serves these CRDs and kubectl finds them, which is a moment later.
+
+    `kubectl wait` ends with an error on a CRD so new that its status has no conditions.
+    """
 
     def established() -> bool:
         found: dict[str, Any] = json.loads(kubectl("get", "customresourcedefinitions", *names, "--ignore-not-found", "-o", "json") or "{}")
@@ -205,4 +208,12 @@ def wait_established(kubectl: Callable[..., str], names: Collection[str], *, sec
         }
         return ready >= set(names)
 
+    def found() -> bool:
+        try:
+            kubectl("get", ",".join(sorted(names)), "--all-namespaces", "--output=name", "--chunk-size=1")
+        except CommandError:
+            return False
+        return True
+
     wait(f"CRDs {', '.join(sorted(names))} Established", established, seconds=seconds)
+    wait(f"CRDs {', '.join(sorted(names))} found by kubectl", found, seconds=seconds)
