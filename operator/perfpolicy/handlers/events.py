@@ -6,6 +6,8 @@ one of its watches is refused for good, for instance while the CRD is being dele
 It is also started anew when our own kinds come or go, as the runtime's discovery says: kopf's own scanning would need the right to read
 every CustomResourceDefinition of the cluster, and does not exist where an operator has Roles only. For the same reason kopf looks for them
 once, at its start, and where it looks a CRD made a moment ago may still be missing: then it is started again too, or it would stay deaf.
+It asks other documents than our discovery does, which the API server writes independently: of 12 CRDs made on a busy one, ours showed 4 a
+few milliseconds before one of kopf's did. Where several API servers answer, they differ by more.
 """
 
 import asyncio
