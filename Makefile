@@ -55,8 +55,9 @@ lab: $(READY) ## the real local cluster, left running
 lab-down: $(READY) ## take the lab away, with every process, mount, interface and table
 	@$(BIN)/python -m lab down
 
-bench: $(READY) ## measurements as ratios, on the fake-node lab
+bench: $(READY) ## measurements as ratios, on the fake-node lab and on a Prometheus of their own
 	@$(BIN)/python -m bench.create_burst
+	@$(BIN)/python -m bench.rule_truth
 
 mutate: $(READY) ## show on the lab that every kind of child matters: each removed once, its proofs must fail
 	@$(BIN)/python -m e2e.mutate

@@ -21,7 +21,7 @@ from lab.lab import Lab
 from lab.load import Load, Result, Target
 from lab.up import exclusive, up
 from perfpolicy import yaml_text
-from perfpolicy.policy.targets import BOUNDS_MS
+from perfpolicy.policy.sources import ISTIO_BOUNDS_MS
 from perfpolicy.units import parse_percent
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -224,7 +224,7 @@ def milliseconds(text: str) -> float:
 
 def within_a_bucket(one: float, other: float) -> bool:
     """Whether two durations lie in the same or neighbouring buckets of Istio's histogram: k6 also measures the way to the proxy."""
-    places = [sum(value > bound for bound in BOUNDS_MS) for value in (one, other)]
+    places = [sum(value > bound for bound in ISTIO_BOUNDS_MS) for value in (one, other)]
     return abs(places[0] - places[1]) <= 1
 
 

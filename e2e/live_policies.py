@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Mapping
 from itertools import count
-from typing import Any
+from typing import Any, Final
 
 from e2e.policies import API_VERSION
 from lab.backend_control import CONTROL_PORT
 from lab.load import Target
 from lab.mesh_images import BACKEND
+from lab.workloads import METRICS_PORT
 
 RULE_SECONDS, WINDOW_SECONDS = 5, 15
 RATE, FAULT_RATE = 30.0, 50.0
@@ -20,6 +21,8 @@ ERROR_EVERY = 5
 """One request in so many fails: 20 % against a limit of 5 %."""
 FAIL_RATIO = 0.5
 """The fault's own setting. Who fails is decided by X-Request-ID, and only two IDs are ever sent, so the share is exactly 1/ERROR_EVERY."""
+ISTIO: Final[Mapping[str, Any]] = {"source": "Istio"}
+APPLICATION: Final[Mapping[str, Any]] = {"source": "HTTP", "http": {}}
 
 
 def live_class(name: str, namespace: str, address: str) -> dict[str, Any]:
@@ -31,7 +34,13 @@ def live_class(name: str, namespace: str, address: str) -> dict[str, Any]:
 
 
 def live_policy(
-    name: str, namespace: str, class_name: str, latency: Mapping[str, str], throughput: Mapping[str, str], cpu: str = "70%"
+    name: str,
+    namespace: str,
+    class_name: str,
+    latency: Mapping[str, str],
+    throughput: Mapping[str, str],
+    cpu: str = "70%",
+    source: Mapping[str, Any] = ISTIO,
 ) -> dict[str, Any]:
     """A policy with every kind of target, and the one pod it measures."""
     workload = {
@@ -43,7 +52,13 @@ def live_policy(
         # Makes Go collect while the fault holds memory (or the pod would be killed for its garbage), and soon after it lets go.
         "env": [{"name": "SERVICE", "value": name}, {"name": "GOMEMLIMIT", "value": "88MiB"}],
         "template": {
-            "metadata": {"annotations": {"traffic.sidecar.istio.io/excludeInboundPorts": str(CONTROL_PORT)}},
+            "metadata": {
+                "annotations": {
+                    "traffic.sidecar.istio.io/excludeInboundPorts": str(CONTROL_PORT),
+                    "prometheus.io/scrape": "true",
+                    "prometheus.io/port": str(METRICS_PORT),
+                }
+            },
             "spec": {"containers": [{"name": "app", "imagePullPolicy": "Never"}], "terminationGracePeriodSeconds": 1},
         },
     }
@@ -59,7 +74,7 @@ def live_policy(
             "resources": {"cpu": cpu, "memory": "60%"},
         },
         "objectives": [{"name": "availability", "sli": "Availability", "target": "99.9%", "windowDays": 30}],
-        "metrics": {"source": "Istio"},
+        "metrics": dict(source),
     }
     return {"apiVersion": API_VERSION, "kind": "PerformancePolicy", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
 

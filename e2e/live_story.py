@@ -1,7 +1,8 @@
-"""What the live-status tests look at: one run of about two and a half minutes, in which three policies are broken and repaired at once.
+"""What the live-status tests look at: one run of about two and a half minutes, in which four policies are broken and repaired at once.
 
-`alpha` gets slow and full, `beta` fails and computes, `gamma` loses its metrics source; in the broken phase the operator is killed and
-another namespace forges series. Nothing is judged here, and nothing missed ends the run: the tests say what did not happen in time.
+`alpha` gets slow and full, `beta` fails and computes, `gamma` loses its metrics source, `delta` fails and is measured by what its
+application counts; in the broken phase the operator is killed and another namespace forges series. Nothing is judged here, and nothing
+missed ends the run: the tests say what did not happen in time.
 """
 
 import json
@@ -30,6 +31,8 @@ from lab.load import Load, Result
 from lab.workloads import namespace as namespace_of
 
 ALPHA, BETA, GAMMA = NAMES = ("alpha", "beta", "gamma")
+DELTA = "delta"
+DELTA_RATE = 10.0
 POLL_SECONDS = 5.0
 """The operator's polling interval: its own default."""
 SETTLE = timedelta(seconds=WINDOW_SECONDS + 7)
@@ -54,6 +57,7 @@ class Recorded:
     writes: dict[str, Counter[Request]] = field(default_factory=dict)
     series: list[dict[str, Any]] = field(default_factory=list)
     raw: list[dict[str, Any]] = field(default_factory=list)
+    application: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def mark(self, name: str) -> datetime:
@@ -86,7 +90,7 @@ def tell(recorded: Recorded, operator: OperatorProcess, stub: PrometheusStub) ->
     """The whole run."""
     _before_traffic(recorded)
     stub.mode = Mode.PASS
-    with _requests(recorded, "gamma", GAMMA, 10.0):
+    with _requests(recorded, "gamma", GAMMA, 10.0), _requests(recorded, "delta", DELTA, DELTA_RATE):
         with _requests(recorded, "healthy alpha", ALPHA, RATE), _requests(recorded, "healthy beta", BETA, RATE):
             _healthy(recorded)
         _break(recorded, stub)
@@ -110,6 +114,7 @@ def set_up(cluster: Cluster, namespace: str, stub: PrometheusStub) -> None:
         live_policy(ALPHA, namespace, namespace, _REAL_LATENCY, users),
         live_policy(BETA, namespace, namespace, _LOOSE_LATENCY, {"min": "45", "max": "1000"}, cpu="20%"),
         live_policy(GAMMA, namespace, f"{namespace}-stub", _REAL_LATENCY, users),
+        live_policy(DELTA, namespace, namespace, _LOOSE_LATENCY, users, source=live_policies.APPLICATION),
     )
 
 
@@ -143,6 +148,7 @@ def _break(recorded: Recorded, stub: PrometheusStub) -> None:
     recorded.mark("outage")
     set_fault(lab, namespace, f"app={ALPHA}", latency_ms=live_policies.LATENCY_MS, memory_mib=live_policies.MEMORY_MIB)
     set_fault(lab, namespace, f"app={BETA}", error_ratio=live_policies.FAIL_RATIO, cpu_burn_ms=live_policies.CPU_BURN_MS)
+    set_fault(lab, namespace, f"app={DELTA}", error_ratio=live_policies.FAIL_RATIO)
     recorded.mark("fault")
 
 
@@ -153,6 +159,7 @@ def _broken(recorded: Recorded, stub: PrometheusStub) -> None:
     recorded.await_status("alpha broken", ALPHA, lambda shown: shown.violated() >= {"p50", "p95", "memory"}, 45)
     recorded.await_status("beta broken", BETA, lambda shown: shown.violated() >= {"errorRate", "cpu", "throughputMin"}, 45)
     recorded.await_status("gamma silent", GAMMA, lambda shown: "no answer" in shown.message("MetricsAvailable"), 5)
+    recorded.await_status("delta broken", DELTA, lambda shown: shown.violated() == {"errorRate"}, 20)
     _window_within(recorded, start, samples=2)
     recorded.texts["columns"] = recorded.cluster.kubectl("get", "pp", "-n", recorded.namespace)
     recorded.texts["status"] = _program(recorded, "status", "-n", recorded.namespace, ALPHA)
@@ -186,7 +193,7 @@ def _forged(recorded: Recorded) -> None:
 def _repair(recorded: Recorded, stub: PrometheusStub) -> None:
     recorded.writes["outage"] = recorded.cluster.writes(recorded.marks["outage"], recorded.namespace)
     recorded.cluster.kubectl("delete", "prometheusrule", "forged", "-n", f"{recorded.namespace}-other")
-    for name in (ALPHA, BETA):
+    for name in (ALPHA, BETA, DELTA):
         clear_faults(recorded.cluster.lab, recorded.namespace, f"app={name}")
     stub.mode = Mode.PASS
     recorded.mark("repair")
@@ -202,6 +209,8 @@ def _collect(recorded: Recorded) -> None:
     selector = f'{{__name__=~"perfpolicy:.*", policy_namespace="{recorded.namespace}"}}[6m]'
     recorded.await_status("all counted", ALPHA, lambda shown: (shown.sampled("memory") or end) > end + timedelta(seconds=10), 30)
     recorded.series = prometheus.query(recorded.cluster.lab, selector)
+    application = f'http_requests_total{{namespace="{recorded.namespace}", pod=~"{DELTA}-.*"}}[6m]'
+    recorded.application = prometheus.query(recorded.cluster.lab, application)
     raw = f'istio_requests_total{{destination_workload_namespace="{recorded.namespace}"}}[6m]'
     recorded.raw = prometheus.query(recorded.cluster.lab, raw)
     text = recorded.cluster.kubectl("get", "events", "-n", recorded.namespace, "-o", "json")

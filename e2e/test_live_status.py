@@ -16,7 +16,7 @@ import pytest
 from e2e import live_story
 from e2e.cluster import Cluster, apply_crds
 from e2e.live_policies import ERROR_EVERY, FAULT_RATE, RATE, RULE_SECONDS
-from e2e.live_story import ALPHA, BETA, GAMMA, NAMES, POLL_SECONDS, SETTLE, Recorded
+from e2e.live_story import ALPHA, BETA, DELTA, GAMMA, NAMES, POLL_SECONDS, SETTLE, Recorded
 from e2e.operator_process import OperatorProcess, free_port
 from e2e.prometheus_stub import Mode, PrometheusStub
 from e2e.status_history import Shown, StatusHistory
@@ -176,6 +176,23 @@ def test_every_request_is_counted_once(recorded: Recorded) -> None:
         # What is on its way when a load is stopped is not counted by k6: less than a second's requests, three times.
         assert 0 <= total - sent <= 3 * rate
         assert stepped == pytest.approx(total - unseen, rel=0.001)
+
+
+def test_a_policy_is_judged_by_what_its_application_counts(recorded: Recorded) -> None:
+    shown = recorded.reached["delta broken"]
+    assert shown is not None, recorded.history.latest(DELTA).status
+    assert {shown.verdicts()[quantile] for quantile in ("p50", "p95", "p99")} == {"Met"}
+    begin, end = recorded.marks["fault load"] + SETTLE, recorded.marks["fault load end"]
+    errors = [value for at, value in recorded.samples("perfpolicy:errors:ratio", DELTA) if begin < at < end]
+    print(f"errors of delta in the fault: {errors}")
+    assert statistics.median(errors) == pytest.approx(1 / ERROR_EVERY, abs=0.02)
+    counted = {row["metric"]["code"]: float(row["values"][-1][1]) - float(row["values"][0][1]) for row in recorded.application}
+    steps = {name: sum(value for _, value in recorded.samples(f"perfpolicy:{name}:step", DELTA)) for name in ("judged", "errors")}
+    print(f"the application counted {counted} between scrapes, the steps {steps}")
+    # A code's first count is born between two scrapes: only the steps hold it.
+    first = sum(float(row["values"][0][1]) for row in recorded.application if row["metric"]["code"] != "200")
+    assert steps["judged"] == pytest.approx(sum(counted.values()) + first, rel=0.001)
+    assert steps["errors"] == pytest.approx(sum(count for code, count in counted.items() if code != "200") + first, rel=0.001)
 
 
 def test_an_unreachable_source_is_no_verdict_and_no_write(recorded: Recorded) -> None:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from perfpolicy.policy import model
+from perfpolicy.policy.sources import ISTIO_BOUNDS_MS
 
 POLICY_UID = "0b0a4c8e-5a51-4a5c-9d0e-3d7b0c1f6a11"
 
@@ -110,7 +111,13 @@ def a_provider(**changes: Any) -> model.Provider:
 def a_metrics_source(**changes: Any) -> model.MetricsSource:
     """The Istio source at `a_provider()`."""
     base = model.MetricsSource(
-        provider=a_provider(), minimum_rate=Decimal("0.1"), no_data_hold=False, no_traffic_met=False, slow_request=timedelta(seconds=1)
+        provider=a_provider(),
+        source=model.IstioSource(),
+        bounds=ISTIO_BOUNDS_MS,
+        minimum_rate=Decimal("0.1"),
+        no_data_hold=False,
+        no_traffic_met=False,
+        slow_request=timedelta(seconds=1),
     )
     return replace(base, **changes)
 

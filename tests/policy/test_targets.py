@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 
 from perfpolicy.policy import model
+from perfpolicy.policy.sources import ISTIO_BOUNDS_MS
 from tests.policy.support import problems, resolved
 
 OBJECTIVE = {"name": "up", "sli": "Availability", "target": "99.9%", "windowDays": 30}
@@ -101,6 +102,8 @@ def test_the_metrics_source_is_the_classs() -> None:
             rule_interval=timedelta(seconds=10),
             matchers=(("cluster", 'a"b'),),
         ),
+        source=model.IstioSource(),
+        bounds=ISTIO_BOUNDS_MS,
         minimum_rate=Decimal("2.5"),
         no_data_hold=True,
         no_traffic_met=True,

@@ -1,7 +1,7 @@
 """Synthetic raw series of the workload in tests/builders.py, as Istio and cAdvisor name them."""
 
 from perfpolicy.policy import model
-from perfpolicy.policy.targets import BOUNDS_MS
+from perfpolicy.policy.sources import ISTIO_BOUNDS_MS
 from perfpolicy.promql import istio
 from tests.promql.promtool import counter
 
@@ -16,7 +16,7 @@ def requests(code: str = "200", flags: str = "-", reporter: str = "destination",
 def histogram(shares: dict[float, float], per_second: float, minutes: float, mean_ms: float = 50, code: str = "200") -> dict[str, str]:
     """The latency histogram of `per_second` requests: share of requests up to each bound (ms), in Prometheus 3's spelling of le."""
     found = {}
-    for bound in BOUNDS_MS:
+    for bound in ISTIO_BOUNDS_MS:
         share = max((value for upper, value in shares.items() if upper <= bound), default=0.0)
         found[_istio(istio.DURATION_BUCKET, code, "-", "destination", le=f"{bound:.1f}")] = counter(share * per_second, minutes)
     found[_istio(istio.DURATION_BUCKET, code, "-", "destination", le="+Inf")] = counter(per_second, minutes)

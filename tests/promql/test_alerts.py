@@ -221,6 +221,11 @@ def burn_scenario(pair: objectives.BurnAlert, long: float, short: float, *, fire
     return Scenario(data, [firing(*expected, at=timedelta(hours=2))], interval=five, evaluation=five)
 
 
+def test_tickets_are_looked_at_with_every_block_and_pages_with_every_step() -> None:
+    by_step, by_block = ([rule.labels["long"] for rule in group.rules if rule.alert] for group in rule_groups(BURNING))
+    assert (by_step, by_block) == (["1h", "6h"], ["24h", "72h"])
+
+
 def test_a_burn_alert_that_could_never_fire_is_left_out_with_its_reason() -> None:
     loose = alerting(AlertName.ERROR_BUDGET_BURN, objectives=(a.an_objective(target=Decimal("0.9")),))
     windows = {rule.labels["long"] for rule in alerts.alerts(loose)}

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfpolicy.errors import RenderError
-from perfpolicy.policy.targets import BOUNDS_MS
-from perfpolicy.promql import expr, istio
+from perfpolicy.policy.sources import ISTIO_BOUNDS_MS
+from perfpolicy.promql import buckets, expr, scope
 from perfpolicy.promql.expr import Expr, Matcher, Op, Selector
 from perfpolicy.promql.queries import cycle_queries
 from perfpolicy.promql.rule import RuleGroup, checked, record
@@ -123,21 +123,21 @@ def test_the_cycle_reads_every_derived_series_and_no_step_or_block() -> None:
 def test_pods_are_recognised_by_the_generated_part_of_their_name(kind: str, name: str, pod: str, own: bool) -> None:
     import re
 
-    selector = istio.containers(a.a_policy(workload=a.a_workload(kind=kind, name=name)), "m")
+    selector = scope.containers(a.a_policy(workload=a.a_workload(kind=kind, name=name)), "m")
     pattern = next(matcher.value for matcher in selector.matchers if matcher.label == "pod")
     assert (re.fullmatch(pattern, pod) is not None) is own
 
 
 def test_recorded_buckets_reach_beyond_ten_times_the_largest_limit() -> None:
-    bounds = istio.recorded_bounds(a.a_policy())
+    bounds = buckets.recorded_bounds(a.a_policy())
     assert bounds[0] <= 10
     assert bounds[-1] > 10_000
-    assert len(bounds) < len(BOUNDS_MS)
+    assert len(bounds) < len(ISTIO_BOUNDS_MS)
 
 
 @given(st.floats(min_value=0, allow_nan=False, allow_infinity=False))
 def test_a_quantile_lies_in_its_interval(value: float) -> None:
-    lower, upper = istio.interval(a.a_policy(), value)
+    lower, upper = buckets.interval(a.a_policy(), value)
     assert lower <= value or value == 0
     assert upper is None or value <= upper
 

@@ -330,6 +330,21 @@ def test_blocks_burn_rates_and_periods_follow_from_steps(check: Check) -> None:
     check(blocks(), Scenario(data, expected, interval=HALF_MINUTE, evaluation=BLOCK))
 
 
+def test_blocks_older_than_a_day_are_counted_by_the_hour(check: Check) -> None:
+    # Three days of blocks, in the middle one none for six hours: 864 - 72.
+    hole = f"1x{2 * 288 - 72} _x72 1x{288 - 1}"
+    data = {series.recorded(POLICY, names.ERRORS_BLOCK): hole}
+    at = 72 * 60 * MINUTE - BLOCK
+    rule = next(
+        rule
+        for group in blocks()
+        for rule in group.rules
+        if rule.name == names.PERIOD_BLOCKS and rule.labels["objective"] == "availability"
+    )
+    counted = Expect(f"abs({rule.expr} - {864 - 72}) <= bool 12", at, {series.labels_of(POLICY): 1})
+    check((), Scenario(data, [counted], interval=BLOCK, evaluation=BLOCK))
+
+
 def test_periods_are_weighted_by_traffic_not_means_of_ratios(check: Check) -> None:
     # A quiet hour with half the requests failing, then a busy one without errors: 60 of 72,120 is 0.083 %, the mean of ratios 25 %.
     quiet, busy = 120, 120

@@ -52,6 +52,8 @@ LabelKey = Annotated[str, Field(pattern=LABEL_KEY_PATTERN, max_length=253)]
 LabelValue = Annotated[str, Field(pattern=f"^({_TEXT[1:-1]})?$", max_length=63)]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=8)]
 PromLabelName = Annotated[str, Field(pattern="^[a-zA-Z][a-zA-Z0-9_]*$", max_length=63)]
+MetricName = Annotated[str, Field(pattern="^[a-zA-Z_][a-zA-Z0-9_]*$", max_length=128)]
+Selector = Annotated[str, Field(pattern="^[a-zA-Z_:][ -~]*$", max_length=512)]
 # Prometheus expands {{ }} in alert labels and annotations: no braces.
 PlainText = Annotated[str, Field(pattern="^[ -z|~]*$", max_length=253)]
 HttpMethod = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"]

@@ -104,6 +104,8 @@ class Grant(Wire):
     envoy_filters: Literal["Allowed", "Denied"] | None = None
     """Allowed: policies may configure their own pods' proxies beyond Istio's API (traffic.rateLimit, concurrency, responseHeaders,
     compression). Left out: Denied."""
+    custom_metrics: Literal["Allowed", "Denied"] | None = None
+    """Allowed: policies may select counters of their namespace by PromQL (metrics.source: Custom). Left out: Denied."""
 
 
 class Matcher(Wire):

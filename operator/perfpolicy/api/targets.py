@@ -5,7 +5,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from perfpolicy.api.base import Block, DnsLabel, Named, Number, Percent, PositiveDuration, Rule, SetOf, Wire
+from perfpolicy.api.base import (
+    Block,
+    DnsLabel,
+    MatchText,
+    MetricName,
+    Named,
+    Number,
+    Percent,
+    PositiveDuration,
+    PromLabelName,
+    Rule,
+    Selector,
+    SetOf,
+    Wire,
+)
 from perfpolicy.units import parse_duration, parse_percent
 
 GrpcCode = Literal[
@@ -36,7 +50,10 @@ class Sli(Wire):
     bad_codes: SetOf[Annotated[str, Field(pattern="^[1-5]([0-9][0-9]|xx)$", max_length=3)]] | None = None
     """HTTP codes (503) or classes (5xx) that are bad. Left out: 5xx."""
     grpc_bad_codes: SetOf[GrpcCode] | None = None
-    """gRPC codes that are bad. Left out: Unknown, DeadlineExceeded, Internal, Unavailable, DataLoss."""
+    """gRPC codes that are bad, where Istio measures. Left out: Unknown, DeadlineExceeded, Internal, Unavailable, DataLoss."""
+    exclude_paths: SetOf[MatchText] | None = None
+    """Paths whose requests do not count, for example /healthz: values of metrics.http.pathLabel, each compared as a whole. Only where
+    metrics.source is HTTP, for the others have no path."""
 
 
 class LatencyThreshold(Wire):
@@ -138,7 +155,7 @@ class Objective(Wire):
     sli: Literal["Availability", "Latency"]
     """Availability: a request without a bad code is good. Latency: one faster than `threshold` is good."""
     threshold: PositiveDuration | None = None
-    """For Latency: requests faster than this are good. It must be a bucket boundary of the metrics source."""
+    """For Latency: requests faster than this are good. It must be a bucket boundary of the metrics source (with native histograms: any)."""
     target: Percent
     """Share of good requests that is promised, above 0% and below 100%."""
     window_days: Annotated[int, Field(ge=1, le=90)]
@@ -160,11 +177,56 @@ class Objective(Wire):
     )
 
 
+class EnvoySource(Wire):
+    """Upstream statistics of Envoy proxies in the namespace (envoy_cluster_upstream_rq, envoy_cluster_upstream_rq_time)."""
+
+    atomic = True
+
+    cluster: MatchText
+    """Name of the Envoy cluster that stands for the workload, as the label envoy_cluster_name has it."""
+
+
+class HttpSource(Wire):
+    """Metrics of the application itself, of the workload's pods. All names may be left out: {} takes the usual ones."""
+
+    requests: MetricName | None = None
+    """Counter of requests. Left out: http_requests_total."""
+    durations: MetricName | None = None
+    """Histogram of durations in seconds, without _bucket. Left out: http_request_duration_seconds."""
+    histogram: Literal["Classic", "Native"] | None = None
+    """Kind of the histogram. Left out: Classic."""
+    code_label: PromLabelName | None = None
+    """Label with the HTTP code, or its class as 5xx. Left out: code."""
+    path_label: PromLabelName | None = None
+    """Label with the path, read for sli.excludePaths only. Left out: path."""
+    buckets: Annotated[SetOf[PositiveDuration], Field(max_length=32)] | None = None
+    """Upper bounds of the classic histogram's buckets, without the infinite one. Left out: those of most client libraries, 5ms, 10ms,
+    25ms, 50ms, 100ms, 250ms, 500ms, 1s, 2s500ms, 5s, 10s."""
+
+
+class CustomSource(Wire):
+    """Counters of any name, one for each request or other unit of work. The class must grant it."""
+
+    atomic = True
+
+    requests: Selector
+    """PromQL selector of counters of all requests, for example jobs_total{queue="mail"}. The policy's namespace is put into it."""
+    bad: Selector
+    """PromQL selector of those that count as bad, for example jobs_failed_total{queue="mail"}."""
+
+
 class Metrics(Wire):
     """Where the measurements come from, and what their absence means. Address and access come from the class."""
 
-    source: Literal["Istio"] | None = None
-    """Istio: the standard metrics of the sidecar proxies. Left out: Istio."""
+    source: Literal["Istio", "Envoy", "HTTP", "Custom"] | None = None
+    """Istio: the standard metrics of the sidecar proxies. Envoy: upstream statistics of Envoy proxies. HTTP: the application's own
+    metrics. Custom: counters of any name, without durations. Left out: Istio."""
+    envoy: EnvoySource | None = None
+    """For source Envoy."""
+    http: HttpSource | None = None
+    """For source HTTP; {} takes the usual names."""
+    custom: CustomSource | None = None
+    """For source Custom."""
     no_data: Literal["Unknown", "Hold"] | None = None
     """Verdict while there is no data. Unknown: none. Hold: the last one stays. Left out: Unknown."""
     no_traffic: Literal["Unknown", "Met"] | None = None

@@ -23,7 +23,7 @@ from perfpolicy.evaluate.text import exact, figure, significant
 from perfpolicy.evaluate.verdicts import Outcome
 from perfpolicy.policy.antipatterns import AntiPattern
 from perfpolicy.policy.model import Policy
-from perfpolicy.promql import istio, names
+from perfpolicy.promql import buckets, names
 from perfpolicy.promql.expr import duration
 from perfpolicy.units import format_percent
 from perfpolicy.vocabulary import Reason, Severity, Verdict
@@ -110,7 +110,7 @@ def _threshold(policy: Policy, outcome: Outcome) -> ThresholdStatus:
     threshold, sample = outcome.threshold, outcome.sample
     between = None
     if sample is not None and threshold.series.series == names.LATENCY_QUANTILE:
-        lower, upper = istio.interval(policy, sample.value * 1000)
+        lower, upper = buckets.interval(policy, sample.value * 1000)
         between = f"{lower:f}ms–" + ("∞" if upper is None else f"{upper:f}ms")
     return ThresholdStatus(
         name=threshold.name,

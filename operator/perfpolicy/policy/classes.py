@@ -79,6 +79,11 @@ class Granted:
         """Whether the proxies of the policy's own pods may be configured by EnvoyFilter."""
         return any(grant.envoy_filters == "Allowed" for grant in self.grants)
 
+    @property
+    def custom_metrics(self) -> bool:
+        """Whether policies may select counters by PromQL."""
+        return any(grant.custom_metrics == "Allowed" for grant in self.grants)
+
 
 def granted(cls: PerformanceClass, namespace: str, labels: Mapping[str, str]) -> Granted:
     """What `cls` grants policies of the namespace."""

@@ -16,6 +16,7 @@ from perfpolicy.api.parse import dump
 from perfpolicy.api.performance_class import PerformanceClass
 from perfpolicy.api.policy import PerformancePolicy, PolicySettings
 from perfpolicy.api.routes import Retries
+from perfpolicy.api.targets import HttpSource
 from perfpolicy.api.traffic import CircuitBreaker, LoadBalancer
 
 BUILT_IN_ORIGIN: Final = "built-in default"
@@ -51,6 +52,14 @@ WHEN_USED: Final[Mapping[type[Wire], Mapping[str, Any]]] = {
     ResponseHeaders: {"requestId": "Enabled", "responseTime": "Enabled", "security": "Enabled"},
     Compression: {"minBytes": 1000},
     Scrape: {"path": "/metrics"},
+    HttpSource: {
+        "requests": "http_requests_total",
+        "durations": "http_request_duration_seconds",
+        "histogram": "Classic",
+        "codeLabel": "code",
+        "pathLabel": "path",
+        "buckets": ["5ms", "10ms", "25ms", "50ms", "100ms", "250ms", "500ms", "1s", "2s500ms", "5s", "10s"],
+    },
 }
 """Defaults of a block, which apply when a policy or class uses the block."""
 

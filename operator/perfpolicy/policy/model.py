@@ -180,10 +180,58 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True)
+class IstioSource:
+    """Istio's standard metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoySource:
+    """Upstream statistics of one Envoy cluster, from proxies of the policy's namespace."""
+
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSource:
+    """The application's own counter of requests and histogram of seconds."""
+
+    requests: str
+    durations: str
+    native: bool
+    code_label: str
+    path_label: str
+    excluded_paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Series by name and matchers: (label, operator, unquoted value)."""
+
+    name: str
+    matchers: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CustomSource:
+    """Counters of the policy's namespace, of any name."""
+
+    requests: Counters
+    bad: Counters
+
+
+Source = IstioSource | EnvoySource | HttpSource | CustomSource
+
+
+@dataclass(frozen=True, slots=True)
 class MetricsSource:
-    """How and where the policy is measured; address etc. come from the class."""
+    """How and where the policy is measured; address etc. come from the class.
+
+    `bounds`: upper bounds (ms) of the source's latency buckets, ascending, without +Inf; empty where it measures no durations.
+    """
 
     provider: "Provider"
+    source: Source
+    bounds: tuple[Decimal, ...]
     minimum_rate: Decimal
     no_data_hold: bool
     no_traffic_met: bool

@@ -12,7 +12,8 @@ from perfpolicy.policy.facts import Facts, pods_in_mesh
 from perfpolicy.policy.layers import merge
 from perfpolicy.policy.resolution import Resolution, filled
 from perfpolicy.policy.security import refuse_security_in_root_namespace, refuse_security_without_mesh, resolve_network, resolve_security
-from perfpolicy.policy.targets import metrics_source, objectives, refuse_requests_on_tcp, sli, thresholds
+from perfpolicy.policy.sources import bounds, resolve_source
+from perfpolicy.policy.targets import measured_by, metrics_source, objectives, refuse_unmeasured, sli, thresholds
 from perfpolicy.policy.traffic import resolve_traffic
 from perfpolicy.policy.workload import pod_labels, resolve_workload
 
@@ -57,8 +58,10 @@ def _of_both_layers(settings: PolicySettings) -> list[Problem]:
 def _model(context: Resolution, workload: model.Workload, service: model.Service) -> model.Policy:
     metadata, cls, settings = context.policy.metadata, context.cls, context.settings
     in_mesh = pods_in_mesh(context.facts, pod_labels(context))
-    if not service.speaks_http:
-        refuse_requests_on_tcp(context)
+    source = resolve_source(context)
+    buckets = bounds(context, source)
+    measured = measured_by(context, source, buckets, service)
+    refuse_unmeasured(context, measured)
     if not in_mesh:
         refuse_security_without_mesh(context)
     refuse_security_in_root_namespace(context)
@@ -70,9 +73,9 @@ def _model(context: Resolution, workload: model.Workload, service: model.Service
         workload=workload,
         service=service,
         sli=sli(filled(settings.sli)),
-        thresholds=thresholds(context, workload, service),
-        objectives=objectives(context, service),
-        metrics=metrics_source(context),
+        thresholds=thresholds(context, workload, measured),
+        objectives=objectives(context, measured),
+        metrics=metrics_source(context, source, buckets),
         traffic=resolve_traffic(context, service, in_mesh=in_mesh),
         security=resolve_security(context, service),
         network=resolve_network(context),

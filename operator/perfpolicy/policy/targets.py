@@ -1,5 +1,6 @@
 """SLI, thresholds, objectives and metrics source: wire form to model. Pure."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Final
@@ -29,18 +30,6 @@ GRPC_NUMBERS: Final = {
     "Unauthenticated": 16,
 }
 
-BOUNDS_MS: Final = tuple(
-    Decimal(bound)
-    for bound in (
-        "0.5", "1", "5", "10", "25", "50", "100", "250", "500", "1000", "2500", "5000", "10000", "30000", "60000", "300000", "600000",
-        "1800000", "3600000",
-    )
-)  # fmt: skip
-"""Upper bounds of Istio's default histogram buckets, in milliseconds."""
-
-_NAMEABLE_MS: Final = tuple(int(bound) for bound in BOUNDS_MS if bound >= 1)
-"""Those a duration in whole milliseconds can name."""
-
 
 def sli(settings: wire.Sli) -> model.Sli:
     """What counts as bad."""
@@ -54,16 +43,44 @@ def sli(settings: wire.Sli) -> model.Sli:
 _ABOUT_REQUESTS: Final = ("thresholds.latency", "thresholds.errorRate", "thresholds.throughput", "objectives")
 
 
-def refuse_requests_on_tcp(context: Resolution) -> None:
-    """Reports promises about requests on a Service that has none; Istio counts only bytes and connections there."""
-    for name in _ABOUT_REQUESTS:
-        value = context.layered.at(f"spec.{name}")
-        if context.by_policy(f"spec.{name}") and value and value != {"mode": "Disabled"}:
-            context.report(f"spec.{name}", "the Service has no HTTP or gRPC port, so there are no requests to measure: remove this")
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What of a workload its metrics tell. `bounds` (ms) is empty where they have no durations; `source`: its name in the API."""
+
+    source: str
+    requests: bool
+    bounds: tuple[Decimal, ...]
+
+    @property
+    def durations(self) -> bool:
+        """Whether latency is measured."""
+        return self.requests and bool(self.bounds)
 
 
-def thresholds(context: Resolution, workload: model.Workload, service: model.Service) -> model.Thresholds:
-    """Instant limits; what is disabled or left out is None, and on TCP what is about requests. Reports a window without a recorded step."""
+def measured_by(context: Resolution, source: model.Source, bounds: tuple[Decimal, ...], service: model.Service) -> Measured:
+    """What can be promised of; on TCP Istio counts only bytes and connections."""
+    requests = service.speaks_http or not isinstance(source, model.IstioSource)
+    return Measured(filled(filled(context.settings.metrics).source), requests, bounds)
+
+
+def refuse_unmeasured(context: Resolution, measured: Measured) -> None:
+    """Reports what the policy promises though nothing measures it."""
+    if not measured.requests:
+        for name in _ABOUT_REQUESTS:
+            value = context.layered.at(f"spec.{name}")
+            if context.by_policy(f"spec.{name}") and value and value != {"mode": "Disabled"}:
+                context.report(f"spec.{name}", "the Service has no HTTP or gRPC port, so there are no requests to measure: remove this")
+    elif not measured.durations:
+        reason = f"source: {measured.source} has no durations, so latency cannot be measured: remove this"
+        if context.by_policy("spec.thresholds.latency") and filled(context.settings.thresholds).latency:
+            context.report("spec.thresholds.latency", reason)
+        for index, item in enumerate(context.settings.objectives or ()):
+            if item.threshold and context.by_policy("spec.objectives"):
+                context.report(f"spec.objectives[{index}]", reason)
+
+
+def thresholds(context: Resolution, workload: model.Workload, measured: Measured) -> model.Thresholds:
+    """Instant limits; what is disabled, left out or not measured is None. Reports a window without a recorded step."""
     settings = filled(context.settings.thresholds)
     window, shortest = parse_duration(filled(settings.window)), provider(context.cls).rule_interval
     if window < shortest:
@@ -73,7 +90,7 @@ def thresholds(context: Resolution, workload: model.Workload, service: model.Ser
         if block is not None and block.enabled and not block.model_dump(exclude_none=True, exclude={"mode"}):
             context.report(f"spec.thresholds.{name}", "set a limit, or mode: Disabled")
     throughput = model.Throughput(None, None, None)
-    if rate and rate.enabled and service.speaks_http:
+    if rate and rate.enabled and measured.requests:
         throughput = model.Throughput(_number(rate.min), _number(rate.target), _number(rate.max))
     used = resources if resources and resources.enabled else wire.ResourceThreshold()
     latency = (
@@ -81,8 +98,8 @@ def thresholds(context: Resolution, workload: model.Workload, service: model.Ser
     )
     return model.Thresholds(
         window=window,
-        latency=tuple(sorted(latency, key=lambda limit: limit.quantile)) if service.speaks_http else (),
-        error_rate=_ratio(error_rate.max) if error_rate and error_rate.enabled and service.speaks_http else None,
+        latency=tuple(sorted(latency, key=lambda limit: limit.quantile)) if measured.durations else (),
+        error_rate=_ratio(error_rate.max) if error_rate and error_rate.enabled and measured.requests else None,
         throughput=throughput,
         cpu=_share(context, "cpu", used.cpu, workload.limits.cpu or workload.requests.cpu),
         memory=_share(context, "memory", used.memory, workload.limits.memory or workload.requests.memory),
@@ -99,28 +116,33 @@ def _share(context: Resolution, name: str, limit: str | None, whole: Decimal | N
     return _ratio(limit)
 
 
-def objectives(context: Resolution, service: model.Service) -> tuple[model.Objective, ...]:
-    """SLOs, none on TCP; reports a latency threshold the source's histogram has no bucket for."""
-    if not service.speaks_http:
-        return ()
-    return tuple(_objective(context, index, item) for index, item in enumerate(context.settings.objectives or ()))
+def objectives(context: Resolution, measured: Measured) -> tuple[model.Objective, ...]:
+    """SLOs of what is measured; reports a latency threshold the source's histogram has no bucket for."""
+    wanted = enumerate(context.settings.objectives or ())
+    return tuple(
+        _objective(context, index, item, measured)
+        for index, item in wanted
+        if (measured.durations if item.threshold else measured.requests)
+    )
 
 
-def _objective(context: Resolution, index: int, item: wire.Objective) -> model.Objective:
+def _objective(context: Resolution, index: int, item: wire.Objective, measured: Measured) -> model.Objective:
     threshold = parse_duration(item.threshold) if item.threshold else None
-    if threshold is not None and milliseconds(threshold) not in _NAMEABLE_MS:
-        allowed = ", ".join(format_duration(timedelta(milliseconds=bound)) for bound in _NAMEABLE_MS)
-        context.report(
-            f"spec.objectives[{index}].threshold", f"{item.threshold} is not a bucket boundary of the Istio metrics; use one of {allowed}"
-        )
+    if threshold is not None and milliseconds(threshold) not in measured.bounds:
+        # Bounds below a millisecond have no name in the API.
+        allowed = ", ".join(format_duration(timedelta(milliseconds=int(bound))) for bound in measured.bounds if bound >= 1)
+        message = f"{item.threshold} is not a bucket boundary of the {measured.source} metrics; use one of {allowed}"
+        context.report(f"spec.objectives[{index}].threshold", message)
     return model.Objective(item.name, parse_percent(item.target), item.window_days, threshold)
 
 
-def metrics_source(context: Resolution) -> model.MetricsSource:
+def metrics_source(context: Resolution, source: model.Source, bounds: tuple[Decimal, ...]) -> model.MetricsSource:
     """How the policy is measured: its own settings and the class's provider."""
     settings = filled(context.settings.metrics)
     return model.MetricsSource(
         provider=provider(context.cls),
+        source=source,
+        bounds=bounds,
         minimum_rate=parse_decimal(filled(settings.minimum_rate)),
         no_data_hold=settings.no_data == "Hold",
         no_traffic_met=settings.no_traffic == "Met",

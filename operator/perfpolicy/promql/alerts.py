@@ -22,7 +22,7 @@ from typing import Final
 
 from perfpolicy.policy import model
 from perfpolicy.promql import istio, names, objectives
-from perfpolicy.promql.expr import Expr, Matcher, Op, aggregate, call, duration
+from perfpolicy.promql.expr import Expr, Matcher, Op, aggregate, binary, call, duration, number
 from perfpolicy.promql.rule import Rule, labels_of, own
 from perfpolicy.units import format_duration, format_percent
 from perfpolicy.vocabulary import AlertName
@@ -42,6 +42,12 @@ def alerts(policy: model.Policy) -> Iterator[Rule]:
     for rule in (*_response_time(policy), *_error_rate(policy), *_resources(policy), *_circuit(policy), *_burn(policy), *_absent(policy)):
         if rule.name not in wanted.disabled:
             yield rule
+
+
+def follow_blocks(rule: Rule) -> bool:
+    """Whether an alert reads nothing but what changes with a block."""
+    slow = {duration(pair.short) for pair in objectives.BURN_ALERTS if objectives.follows_blocks(pair)}
+    return rule.labels.get("short") in slow
 
 
 def left_out(policy: model.Policy) -> tuple[str, ...]:
@@ -126,17 +132,24 @@ def _burn_alert(policy: model.Policy, objective: model.Objective, pair: objectiv
         .above(factor)
         .also(objectives.burn_rate(policy, objective, pair.short).above(factor))
     )
-    on_identity = f"on ({', '.join(names.IDENTITY)})"
     enough = Decimal(pair.long // timedelta(seconds=1)) * policy.metrics.minimum_rate
-    # Interpolated counts are rarely whole: 1.5 separates one bad request from two.
-    significant = objectives.bad_sum(policy, objective, pair.long).above(Decimal("1.5"))
-    guarded = burning.also(objectives.total_sum(policy, pair.long).at_least(enough), on_identity).also(significant, on_identity)
+    guarded = burning.also(_significant(policy, objective, pair, enough), f"on ({', '.join(names.IDENTITY)})")
     text = (
         f"{policy.key} burns the error budget of {objective.name} at {{{{ $value | humanize }}}} times the sustainable rate "
         f"over {duration(pair.long)}, above {factor:.2f}"
     )
     labels = {names.OBJECTIVE: objective.name, "long": duration(pair.long), "short": duration(pair.short)}
     return _alert(policy, AlertName.ERROR_BUDGET_BURN, CRITICAL if pair.page else WARNING, guarded, timedelta(0), text, **labels)
+
+
+def _significant(policy: model.Policy, objective: model.Objective, pair: objectives.BurnAlert, enough: Decimal) -> Expr:
+    """More than one bad request among `enough`. Bad requests are worked out of the burn rate: their sum would be read a second time.
+
+    Interpolated counts are rarely whole: 1.5 separates one bad request from two.
+    """
+    requests = aggregate("max", objectives.total_sum(policy, pair.long).at_least(enough), names.IDENTITY)
+    bad_share = objectives.burn_rate(policy, objective, pair.long) * number(objectives.budget(objective))
+    return binary(requests, "*", bad_share, f"on ({', '.join(names.IDENTITY)})").above(Decimal("1.5"))
 
 
 def _absent(policy: model.Policy) -> Iterator[Rule]:

@@ -4,7 +4,7 @@ Every series carries `policy`, `policy_namespace` and `policy_uid`. Not `namespa
 that one. The labels hold the object's identity and no display field, so renaming an objective or a quantile never cuts a policy off its
 history (only derived series carry `objective`, `quantile` or `window`; the steps and blocks they are summed from do not).
 
-Two tiers. A *step* is one rule interval (30 s) read from Istio's raw counters; a *block* is ten steps (5 m) summed from steps. Steps serve
+Two tiers. A *step* is one rule interval (30 s) read from raw counters; a *block* is ten steps (5 m) summed from steps. Steps serve
 thresholds and page alerts, blocks serve windows of hours and days.
 """
 
@@ -27,6 +27,8 @@ OFFERED_STEP: Final = "perfpolicy:offered:step"
 JUDGED_STEP: Final = "perfpolicy:judged:step"
 ERRORS_STEP: Final = "perfpolicy:errors:step"
 DURATION_BUCKET_STEP: Final = "perfpolicy:duration_milliseconds_bucket:step"
+DURATION_NATIVE_STEP: Final = "perfpolicy:duration_seconds:step"
+"""A native histogram; only where the source is one."""
 DURATION_SUM_STEP: Final = "perfpolicy:duration_milliseconds_sum:step"
 
 JUDGED_BLOCK: Final = "perfpolicy:judged:block"

@@ -12,9 +12,10 @@ from decimal import Decimal
 from typing import Final
 
 from perfpolicy.policy import model
-from perfpolicy.promql import istio, names
+from perfpolicy.promql import names
+from perfpolicy.promql.buckets import bound_at_least
 from perfpolicy.promql.expr import Expr, Matcher, Op, Selector, aggregate, call, duration, number, relabel
-from perfpolicy.promql.rule import Rule, block_of, bucket_sum, own, record, recorded_bounds, summed
+from perfpolicy.promql.rule import Rule, block_of, bucket_sum, own, record, summed, with_bounds
 
 _LOWEST_FACTOR: Final = Decimal("0.9")
 """Below it an alert would fire on a service that keeps its promise (28 days still gives 0.93)."""
@@ -41,6 +42,8 @@ BURN_ALERTS: Final = (
     BurnAlert(False, timedelta(hours=2), timedelta(days=1), Decimal("0.1")),
     BurnAlert(False, timedelta(hours=6), timedelta(days=3), Decimal("0.1")),
 )
+_COUNTED: Final = timedelta(days=1)
+_SAMPLED: Final = timedelta(hours=1)
 STEP_WINDOWS: Final = (timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=1))
 """Windows summed from steps, every step: a page alert must not wait for a block."""
 BLOCK_WINDOWS: Final = (timedelta(hours=2), timedelta(hours=6), timedelta(days=1), timedelta(days=3))
@@ -49,6 +52,11 @@ BLOCK_WINDOWS: Final = (timedelta(hours=2), timedelta(hours=6), timedelta(days=1
 def budget(objective: model.Objective) -> Decimal:
     """The share of requests that may be bad."""
     return 1 - objective.target
+
+
+def follows_blocks(pair: BurnAlert) -> bool:
+    """Whether both windows of a pair change with a block only, so that nothing is gained by looking at every step."""
+    return pair.short in BLOCK_WINDOWS and pair.long in BLOCK_WINDOWS
 
 
 def why_not(alert: BurnAlert, objective: model.Objective) -> str | None:
@@ -80,8 +88,20 @@ def periods(policy: model.Policy) -> Iterator[Rule]:
         label = {names.OBJECTIVE: objective.name}
         yield record(policy, names.PERIOD_BAD, _bad(policy, objective, window, names.ERRORS_BLOCK, names.DURATION_BUCKET_BLOCK), **label)
         yield record(policy, names.PERIOD_TOTAL, summed(policy, names.JUDGED_BLOCK, window), **label)
-        counted = call("count_over_time", _counted(policy, objective).over(window))
+        counted = _count(policy, _counted(policy, objective), window)
         yield record(policy, names.PERIOD_BLOCKS, relabel(counted, names.BOUND), **label)
+
+
+def _count(policy: model.Policy, series: Selector, window: timedelta) -> Expr:
+    """How many blocks `window` holds. Only the last day is counted one by one, so that a young policy knows; of what is older one block an
+    hour stands for all, for a third count over the whole window costs as much as the errors themselves.
+    """
+    lately = call("count_over_time", series.over(min(window, _COUNTED)))
+    if window <= _COUNTED:
+        return lately
+    block = block_of(policy.metrics.provider)
+    sampled = call("count_over_time", call("last_over_time", series.over(block)).sampled(window - _COUNTED, _SAMPLED, _COUNTED))
+    return lately + (sampled * number(Decimal(_SAMPLED / block))).otherwise(lately * number(0))
 
 
 def bad_sum(policy: model.Policy, objective: model.Objective, window: timedelta) -> Expr:
@@ -99,15 +119,15 @@ def total_sum(policy: model.Policy, window: timedelta) -> Expr:
 def _bad(policy: model.Policy, objective: model.Objective, window: timedelta, errors: str, buckets: str) -> Expr:
     if objective.threshold is None:
         return summed(policy, errors, window)
-    bound = istio.bound_at_least(objective.threshold)
+    bound = bound_at_least(policy, objective.threshold)
     return call("clamp_min", bucket_sum(policy, buckets, window) - bucket_sum(policy, buckets, window, bound), number(0))
 
 
 def _counted(policy: model.Policy, objective: model.Objective) -> Selector:
     if objective.threshold is None:
         return own(policy, names.ERRORS_BLOCK)
-    bound = istio.bound_at_least(objective.threshold)
-    return own(policy, names.DURATION_BUCKET_BLOCK).where(recorded_bounds(bound))
+    bound = bound_at_least(policy, objective.threshold)
+    return own(policy, names.DURATION_BUCKET_BLOCK).where(with_bounds(bound))
 
 
 def burn_rate(policy: model.Policy, objective: model.Objective, window: timedelta) -> Expr:

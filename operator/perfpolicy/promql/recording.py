@@ -12,12 +12,15 @@ summed over time, never over series: others can write series in a policy's name 
 
 from collections.abc import Iterator
 from datetime import timedelta
+from decimal import Decimal
 from typing import Final
 
 from perfpolicy.policy import model
-from perfpolicy.promql import istio, names
+from perfpolicy.promql import names, sources
+from perfpolicy.promql.buckets import INFINITE, bound_at_least, bound_patterns, one_of, recorded_bounds
 from perfpolicy.promql.expr import Expr, Selector, aggregate, binary, call, number, seconds
-from perfpolicy.promql.rule import Rule, block_of, bucket_sum, bucket_sums, one_spelling, own, record, recorded_bounds, summed
+from perfpolicy.promql.rule import Rule, block_of, bucket_sum, bucket_sums, one_spelling, own, record, summed, with_bounds
+from perfpolicy.promql.scope import containers
 
 CPU_WINDOW_MIN: Final = timedelta(seconds=45)
 """The kubelet refreshes a container's CPU counter every 10 to 20 s, however often it is scraped (seen: median 14.6 s, 99 % within 20.5 s),
@@ -25,16 +28,51 @@ and a rate needs two values. In a shorter range CPU is unknown more often than n
 
 
 def steps(policy: model.Policy) -> Iterator[Rule]:
-    """Increases over one rule interval, from Istio's raw counters. An absent error series reads as 0 only where requests were counted."""
-    yield record(policy, names.OFFERED_STEP, _request_step(policy, istio.offered(policy)))
-    yield record(policy, names.JUDGED_STEP, _request_step(policy, istio.judged(policy)))
+    """Increases over one rule interval, from raw counters. An absent error series reads as 0 only where requests were counted."""
+    raw = sources.requests(policy)
+    yield record(policy, names.OFFERED_STEP, _request_step(policy, raw.offered, raw.offered))
+    yield record(policy, names.JUDGED_STEP, _request_step(policy, raw.judged, raw.offered))
     # Counted, not summed: a NaN somebody else wrote in the policy's name would stay in its own errors for a whole window.
     nothing = aggregate("count", own(policy, names.JUDGED_STEP).instant()) * number(0)
-    parts = [_request_step(policy, selector).otherwise(nothing) for selector in istio.bad(policy)]
+    parts = [_request_step(policy, selector, raw.offered).otherwise(nothing) for selector in raw.bad]
     yield record(policy, names.ERRORS_STEP, _total(parts) if parts else nothing)
-    buckets = istio.judged(policy, istio.DURATION_BUCKET).where(istio.bound_matcher(*istio.recorded_bounds(policy), infinite=True))
-    yield record(policy, names.DURATION_BUCKET_STEP, aggregate("sum", one_spelling(_differences(policy, buckets)), (names.BOUND,)))
-    yield record(policy, names.DURATION_SUM_STEP, _step(policy, istio.judged(policy, istio.DURATION_SUM)))
+    histogram = sources.durations(policy)
+    if histogram is not None:
+        yield from _duration_steps(policy, histogram)
+
+
+def _duration_steps(policy: model.Policy, histogram: sources.Durations) -> Iterator[Rule]:
+    """The histogram of a step as classic buckets of milliseconds, whatever the source's is."""
+    bounds = recorded_bounds(policy)
+    if histogram.buckets is None:
+        yield from _native_steps(policy, histogram.total, bounds)
+        return
+    if histogram.unit == 1:
+        selected = histogram.buckets.where(one_of(*bound_patterns(*bounds), INFINITE))
+        yield record(policy, names.DURATION_BUCKET_STEP, aggregate("sum", one_spelling(_differences(policy, selected)), (names.BOUND,)))
+        yield record(policy, names.DURATION_SUM_STEP, _step(policy, histogram.total))
+        return
+    for bound in bounds:
+        selected = histogram.buckets.where(one_of(*bound_patterns(bound / histogram.unit)))
+        yield record(policy, names.DURATION_BUCKET_STEP, _step(policy, selected), **{names.BOUND: f"{bound:f}"})
+    yield record(policy, names.DURATION_BUCKET_STEP, _step(policy, histogram.buckets.where(one_of(INFINITE))), **{names.BOUND: "+Inf"})
+    yield record(policy, names.DURATION_SUM_STEP, _step(policy, histogram.total) * number(histogram.unit))
+
+
+def _native_steps(policy: model.Policy, histogram: Selector, bounds: tuple[Decimal, ...]) -> Iterator[Rule]:
+    """A native histogram's difference, recorded as it is, and the shares of it below each bound (interpolated within its own buckets)."""
+    now, before = _newest(policy, histogram), _newest(policy, histogram, earlier=True)
+    grown = call("histogram_count", now).at_least(call("histogram_count", before))
+    yield record(policy, names.DURATION_NATIVE_STEP, aggregate("sum", (now - before).also(grown)))
+    step = own(policy, names.DURATION_NATIVE_STEP).instant()
+    count = call("histogram_count", step)
+    for bound in bounds:
+        below = call("histogram_fraction", number(0), number(bound / 1000), step) * count
+        # The fraction of nothing is NaN.
+        found = below.at_least(0).otherwise(count * number(0))
+        yield record(policy, names.DURATION_BUCKET_STEP, found, **{names.BOUND: f"{bound:f}"})
+    yield record(policy, names.DURATION_BUCKET_STEP, count, **{names.BOUND: "+Inf"})
+    yield record(policy, names.DURATION_SUM_STEP, call("histogram_sum", step) * number(1000))
 
 
 def blocks(policy: model.Policy) -> Iterator[Rule]:
@@ -46,9 +84,9 @@ def blocks(policy: model.Policy) -> Iterator[Rule]:
 
     yield record(policy, names.JUDGED_BLOCK, block(own(policy, names.JUDGED_STEP)))
     yield record(policy, names.ERRORS_BLOCK, block(own(policy, names.ERRORS_STEP)))
-    bounds = {istio.bound_at_least(objective.threshold) for objective in policy.objectives if objective.threshold is not None}
+    bounds = {bound_at_least(policy, objective.threshold) for objective in policy.objectives if objective.threshold is not None}
     if bounds:
-        buckets = own(policy, names.DURATION_BUCKET_STEP).where(recorded_bounds(*sorted(bounds), infinite=True))
+        buckets = own(policy, names.DURATION_BUCKET_STEP).where(with_bounds(*sorted(bounds), infinite=True))
         yield record(policy, names.DURATION_BUCKET_BLOCK, block(buckets))
 
 
@@ -65,9 +103,11 @@ def window_values(policy: model.Policy) -> Iterator[Rule]:
     yield record(policy, names.SERVED_RATE, (mean_step(names.JUDGED_STEP) - mean_step(names.ERRORS_STEP)) / per_second)
     judged = summed(policy, names.JUDGED_STEP, window).above(0)
     yield record(policy, names.ERROR_RATIO, summed(policy, names.ERRORS_STEP, window) / judged)
+    if not policy.metrics.bounds:
+        return
     counted = bucket_sum(policy, names.DURATION_BUCKET_STEP, window).above(0)
     yield record(policy, names.LATENCY_MEAN, summed(policy, names.DURATION_SUM_STEP, window) / counted / number(1000))
-    fast = bucket_sum(policy, names.DURATION_BUCKET_STEP, window, istio.bound_at_least(policy.metrics.slow_request))
+    fast = bucket_sum(policy, names.DURATION_BUCKET_STEP, window, bound_at_least(policy, policy.metrics.slow_request))
     yield record(policy, names.SLOW_RATIO, call("clamp_min", (counted - fast) / counted, number(0)))
     buckets = bucket_sums(policy, names.DURATION_BUCKET_STEP, window)
     for limit in policy.thresholds.latency:
@@ -84,14 +124,14 @@ def resources(policy: model.Policy) -> Iterator[Rule]:
     memory = workload.limits.memory or workload.requests.memory
     if policy.thresholds.cpu is not None and cpu:
         window = max(policy.thresholds.window, provider.scrape_interval * 4, CPU_WINDOW_MIN)
-        used = call("rate", istio.containers(policy, "container_cpu_usage_seconds_total").over(window))
+        used = call("rate", containers(policy, "container_cpu_usage_seconds_total").over(window))
         yield record(policy, names.CPU_RATIO, aggregate("avg", aggregate("max", used, ("pod",))) / number(cpu))
     if policy.thresholds.memory is not None and memory:
-        used = istio.containers(policy, "container_memory_working_set_bytes").instant()
+        used = containers(policy, "container_memory_working_set_bytes").instant()
         yield record(policy, names.MEMORY_RATIO, aggregate("max", used) / number(memory))
 
 
-def _request_step(policy: model.Policy, selector: Selector) -> Expr:
+def _request_step(policy: model.Policy, selector: Selector, offered: Selector) -> Expr:
     """The increase of request counters over one rule interval, with two cases that matter where errors are rare.
 
     A series that is new on a proxy we already knew was born since, so its whole value is an increase: the first error of a pod is counted.
@@ -100,7 +140,7 @@ def _request_step(policy: model.Policy, selector: Selector) -> Expr:
     """
     step, scrape = policy.metrics.provider.rule_interval, policy.metrics.provider.scrape_interval
     now, before = _newest(policy, selector), _newest(policy, selector, earlier=True)
-    known = _newest(policy, istio.offered(policy), earlier=True)
+    known = _newest(policy, offered, earlier=True)
     born = binary(now, "unless", before).also(known, "on (job, instance)")
     estimated = call("increase", selector.back(_lateness(policy)).over(step + scrape)) * seconds(step) / seconds(step + scrape)
     return aggregate("sum", (now - before).at_least(0).otherwise(born).otherwise(estimated)).at_least(0)

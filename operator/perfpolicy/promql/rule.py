@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from perfpolicy.policy import model
-from perfpolicy.promql import istio, names
+from perfpolicy.promql import buckets, names
 from perfpolicy.promql.expr import Expr, Matcher, Op, Selector, call, check, duration, literal_pattern, relabel
 
 BLOCK_STEPS: Final = 10
@@ -96,17 +96,17 @@ def checked(groups: tuple[RuleGroup, ...]) -> tuple[RuleGroup, ...]:
 
 def bucket_sum(policy: model.Policy, series: str, window: timedelta, bound: Decimal | None = None) -> Expr:
     """Requests up to `bound` (ms; None: all) in `window`, without the bound's label; one element, as in `summed`."""
-    matcher = recorded_bounds(infinite=True) if bound is None else recorded_bounds(bound)
+    matcher = with_bounds(infinite=True) if bound is None else with_bounds(bound)
     return relabel(call("sum_over_time", own(policy, series).where(matcher).over(window)), names.BOUND)
 
 
 def bucket_sums(policy: model.Policy, series: str, window: timedelta) -> Expr:
     """Requests by bucket in `window`, of the recorded bounds only: a bucket more would need no other label to move every quantile."""
-    wanted = recorded_bounds(*istio.recorded_bounds(policy), infinite=True)
+    wanted = with_bounds(*buckets.recorded_bounds(policy), infinite=True)
     return call("sum_over_time", own(policy, series).where(wanted).over(window))
 
 
-def recorded_bounds(*bounds: Decimal, infinite: bool = False) -> Matcher:
+def with_bounds(*bounds: Decimal, infinite: bool = False) -> Matcher:
     """Matches `le` (ms) of recorded buckets, which have one spelling only, whatever the raw series have."""
     patterns = [literal_pattern(f"{bound:f}") for bound in bounds] + (["\\+Inf"] if infinite else [])
     return Matcher(names.BOUND, Op.RE, "|".join(patterns))

@@ -1,4 +1,4 @@
-"""The rule groups of a policy: two recording tiers and the alerts."""
+"""The rule groups of a policy: two recording tiers, each with the alerts that change with it."""
 
 import hashlib
 import json
@@ -30,15 +30,21 @@ def rendered_revision(groups: Sequence[Mapping[str, Any]]) -> int:
 
 def _tiers(policy: model.Policy) -> tuple[RuleGroup, RuleGroup]:
     provider = policy.metrics.provider
+    wanted = tuple(alerts.alerts(policy))
     steps = (
         *recording.steps(policy),
         *recording.window_values(policy),
         *recording.resources(policy),
         *objectives.burn_rates(policy, objectives.STEP_WINDOWS),
-        *alerts.alerts(policy),
+        *(alert for alert in wanted if not alerts.follow_blocks(alert)),
     )
     blocks = (
-        (*recording.blocks(policy), *objectives.burn_rates(policy, objectives.BLOCK_WINDOWS), *objectives.periods(policy))
+        (
+            *recording.blocks(policy),
+            *objectives.burn_rates(policy, objectives.BLOCK_WINDOWS),
+            *objectives.periods(policy),
+            *(alert for alert in wanted if alerts.follow_blocks(alert)),
+        )
         if policy.objectives
         else ()
     )
