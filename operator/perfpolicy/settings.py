@@ -53,7 +53,8 @@ class Settings(BaseSettings):
     """Policies reconciled at the same time. The API server takes about 300 applies a second on two cores whether 4 or 64 ask at once, so
     16 keeps it busy without crowding other clients out."""
     api_connections: int = Field(32, ge=2, le=1024)
-    """Connections kept to the API server, watches included. Twice the workers: each policy applies several children at once."""
+    """Connections kept to the API server for requests; each watch has one more of its own. Twice the workers: each policy applies several
+    children at once."""
     poll_min: float = Field(5.0, gt=0, le=3600)
     """Seconds between two evaluations of a metrics source after something changed. Below a recording-rule interval there is nothing new to
     read; 5 s is the shortest interval the built-in classes are used with."""

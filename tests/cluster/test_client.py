@@ -70,6 +70,27 @@ async def test_a_request_carries_body_type_and_token(api: ApiClient, server: Ser
     assert server.bodies == ['{"a": 1}']
 
 
+async def test_watches_take_no_connection_from_requests(configuration: Any, server: Server) -> None:
+    async def never_ends(request: web.Request) -> web.StreamResponse:
+        if "watch" not in request.query:
+            return web.json_response({"kind": "x"})
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"type": "BOOKMARK"}\n')
+        await asyncio.Event().wait()
+        return response
+
+    server.answer = never_ends
+    configuration.connection_pool_maxsize = 2
+    api = ApiClient(configuration, timeout=5)
+    watches = [api.stream("/x", params={"watch": "true"}) for _ in range(4)]
+    try:
+        assert [(await anext(watch))["type"] for watch in watches] == ["BOOKMARK"] * 4
+        assert (await api.request("GET", "/x")).body == {"kind": "x"}
+    finally:
+        await api.close()
+
+
 async def test_an_answer_without_a_body_is_empty(api: ApiClient, server: Server) -> None:
     server.answer = lambda _: web.Response(status=304)
     assert (await api.request("GET", "/apis")).body == {}

@@ -1,4 +1,4 @@
-"""One connection pool to the API server, speaking plain JSON.
+"""Connections to the API server, speaking plain JSON: a pool for requests, and one for each watch.
 
 Why not the generated methods of the official client: its configuration, token refresh and aiohttp session are used as they are, but model
 classes and the dynamic client's wrappers cost more per request than the request itself when hundreds of children are applied. Every error
@@ -74,6 +74,10 @@ class ApiClient:
         self._answered_at = -float("inf")
         self._refused: dict[Target, tuple[float, str]] = {}
         self._rest: Any = client.ApiClient(configuration).rest_client
+        # A watch keeps its connection: in one pool a watch per kind and namespace would leave none for requests.
+        most, configuration.connection_pool_maxsize = configuration.connection_pool_maxsize, 0
+        self._streams: Any = client.ApiClient(configuration).rest_client
+        configuration.connection_pool_maxsize = most
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECT_SECONDS)
         self._watch_timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
 
@@ -85,6 +89,7 @@ class ApiClient:
     async def close(self) -> None:
         """Close every connection."""
         await self._rest.close()
+        await self._streams.close()
 
     async def credentials(self) -> Credentials:
         """Current credentials, refreshed where they expire."""
@@ -154,7 +159,7 @@ class ApiClient:
         what, target, opened = f"watch {path}", target_of("GET", path, watch=True), False
         sent = await self._headers(accept, None)
         try:
-            answer = await self._rest.request("GET", self._url(path, params), headers=sent, _request_timeout=self._watch_timeout)
+            answer = await self._streams.request("GET", self._url(path, params), headers=sent, _request_timeout=self._watch_timeout)
             response: aiohttp.ClientResponse = answer.response
             async with response:
                 content = await response.read() if response.status >= 400 else b""
