@@ -6,6 +6,7 @@ Below policy/ nobody meets a unit as text: `500ms` is a timedelta, `99.9%` is De
 import re
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
 DURATION_PATTERN = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"
 """GEP-2257: one to four parts, each 1-5 digits and h, m, s or ms."""
@@ -30,6 +31,7 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(milliseconds=sum(int(n) * _UNIT_MS[u] for n, u in parts))
 
 
+@lru_cache(maxsize=1024)
 def format_duration(value: timedelta) -> str:
     """A timedelta as the shortest GEP-2257 text (`90s` becomes `1m30s`); zero is `0s`. Resolution: 1 ms."""
     rest = milliseconds(value)

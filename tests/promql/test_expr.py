@@ -1,5 +1,6 @@
 """Expressions are built, quoted in one place, and parsed before they leave."""
 
+import contextlib
 import re
 import subprocess
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 import promql_parser
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perfpolicy.errors import RenderError
@@ -24,6 +25,10 @@ from tests import builders as a
 from tests.promql import promtool
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")) | st.sampled_from('"\\\n{}[]()|.*+?^$'), max_size=40)
+
+
+_EDGES = ["", "a", "a.b", "a[", "a(b", "(", ".", "-", ".*", "a|", r"\\", r"\"", r"\n", r"a\"", '"', "A", "é"]
+SHAPES = ["x{{a=~{}}}", "{{a=~{}}}", "{{a={}}}", 'x{{a={},b="y"}}', "x{{a={}", "{}x"]
 
 
 @given(TEXT)
@@ -55,6 +60,36 @@ def test_a_rule_that_does_not_parse_is_our_defect() -> None:
     broken = RuleGroup("g", timedelta(seconds=30), (record(a.a_policy(), "perfpolicy:x", Expr("sum(rate(x))")),))
     with pytest.raises(RenderError, match=r"perfpolicy:x in group g does not parse"):
         checked((broken,))
+
+
+@given(st.sampled_from(SHAPES), st.lists(st.one_of(st.sampled_from(_EDGES), TEXT), max_size=8))
+@example(SHAPES[0], ["a", *_EDGES])
+@example(SHAPES[1], ["a", *_EDGES])
+def test_what_was_parsed_before_changes_no_answer(shape: str, contents: list[str]) -> None:
+    for content in contents:
+        text, parses = shape.format(f'"{content}"'), True
+        try:
+            promql_parser.parse(text)
+        except ValueError:
+            parses = False
+        with contextlib.nullcontext() if parses else pytest.raises(RenderError):
+            expr.check(Expr(text), "x")
+
+
+def test_an_expression_of_another_policy_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = rule_groups(a.a_full_policy(name="first", uid="1-a"))
+    parsed: list[str] = []
+    monkeypatch.setattr(promql_parser, "parse", parsed.append)
+    second = rule_groups(a.a_full_policy(name="second", uid="2-b"))
+    assert len(first[0].rules) == len(second[0].rules) > 10
+    assert len(parsed) == 3, "the revision and the names of pods, which are a pattern"
+
+
+def test_what_is_known_to_parse_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expr, "_REMEMBERED", 10)
+    for number in range(50):
+        expr.check(expr.number(number), "x")
+    assert len(expr._parsed) <= 10
 
 
 def test_every_expression_of_a_full_policy_parses() -> None:

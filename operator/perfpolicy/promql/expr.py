@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
+from typing import Final
 
 import promql_parser
 
@@ -165,12 +166,26 @@ def binary(left: Expr, operator: str, right: Expr, matching: str = "") -> Expr:
 def check(expression: Expr, where: str) -> None:
     """Parse an expression before it leaves: one bad group makes Prometheus refuse the whole reload, for every tenant.
 
-    Raises RenderError naming `where`.
+    Raises RenderError naming `where`. Most expressions differ from another policy's in plain words between quotes only, and are not parsed
+    again (it was a third of a policy's CPU): no such word is empty, escapes anything or means anything in a pattern.
     """
+    text = str(expression)
+    shape = _WORD.sub('"_"', text)
+    if shape in _parsed:
+        return
     try:
-        promql_parser.parse(str(expression))
+        promql_parser.parse(text)
     except ValueError as error:
         raise RenderError(f"PromQL of {where} does not parse: {error}: {expression}") from error
+    if len(_parsed) >= _REMEMBERED:
+        _parsed.clear()
+    _parsed.add(shape)
+
+
+_WORD: Final = re.compile('"[a-z0-9.-]+"')
+_REMEMBERED: Final = 4096
+_parsed: set[str] = set()
+"""Expressions that parse, without the plain words."""
 
 
 def _operand(value: "Expr | Decimal | int") -> Expr:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 from perfpolicy.policy import model
@@ -64,7 +65,13 @@ def labels_of(policy: model.Policy) -> dict[str, str]:
 
 def own(policy: model.Policy, series: str) -> Selector:
     """The policy's own recorded series of that name."""
-    return Selector(series, tuple(Matcher(label, Op.EQ, value) for label, value in labels_of(policy).items()))
+    return Selector(series, _equal(*labels_of(policy).items()))
+
+
+@lru_cache(maxsize=16)
+def _equal(*labels: tuple[str, str]) -> tuple[Matcher, ...]:
+    """Matchers for these labels; asked for by most expressions of a policy."""
+    return tuple(Matcher(label, Op.EQ, value) for label, value in labels)
 
 
 def block_of(provider: model.Provider) -> timedelta:

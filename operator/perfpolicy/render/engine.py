@@ -151,6 +151,8 @@ def _fill_mapping(node: Mapping[Any, Any], aside: list[object], used: list[int],
 
 def plain(value: object, path: str = "") -> Any:
     """A deep copy as JSON data. ValueError for what JSON has not, and for None inside a value: absence is decided before, not here."""
+    if type(value) is str:
+        return value  # most of a rule group
     if isinstance(value, Enum):
         return plain(value.value, path)
     if isinstance(value, str | bool | int | float):
