@@ -140,9 +140,9 @@ class ApiClient:
             raise ApiUnavailable(f"{what}: {_describe(error)}") from error
         except RecursionError as error:
             raise ApiRejected(f"{what}: not sent, the body is nested too deeply", 400) from error
-        self._heard(target, response.status, content)
+        self._heard(target, response.status)
         if response.status >= 400:
-            raise _refusal(what, response.status, response.headers, content)
+            raise self._refusal(what, target, response, content)
         try:
             return Answer(response.status, json.loads(content) if content else {}, response.headers)
         except (ValueError, RecursionError) as error:
@@ -163,9 +163,9 @@ class ApiClient:
             response: aiohttp.ClientResponse = answer.response
             async with response:
                 content = await response.read() if response.status >= 400 else b""
-                self._heard(target, response.status, content)
+                self._heard(target, response.status)
                 if response.status >= 400:
-                    raise _refusal(what, response.status, response.headers, content)
+                    raise self._refusal(what, target, response, content)
                 opened = True
                 on_open()
                 async for line in _lines(response.content):
@@ -180,11 +180,21 @@ class ApiClient:
         except (ValueError, RecursionError) as error:
             raise _unreadable(what, error) from error
 
-    def _heard(self, target: Target, status: int, content: bytes) -> None:
+    def _heard(self, target: Target, status: int) -> None:
         API_REQUESTS.labels(target.verb, target.kind, str(status)).inc()
         self._answered_at = time.monotonic()
+
+    def _refusal(self, what: str, target: Target, response: aiohttp.ClientResponse, content: bytes) -> ApiUnavailable | ApiRejected:
+        status, fields = response.status, _fields(content)
+        message = fields.get("message") or content[:200].decode(errors="replace").strip() or "no message"
         if status == 403:
-            self._refused[target] = (self._answered_at, _message(content))
+            self._refused[target] = (time.monotonic(), message)
+        message = f"{what}: {status} {message}"
+        if status in _AGAIN:
+            return ApiUnavailable(message, _seconds(response.headers.get("Retry-After")))
+        if status == 401:
+            return ApiUnavailable(f"{message} (credentials expired or revoked)")
+        return ApiRejected(message, status, str(fields.get("reason") or ""))
 
     def _heard_nothing(self, target: Target) -> None:
         API_REQUESTS.labels(target.verb, target.kind, "error").inc()
@@ -240,26 +250,12 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
                 yield line
 
 
-def _refusal(what: str, status: int, headers: Mapping[str, str], content: bytes) -> ApiUnavailable | ApiRejected:
-    fields = _fields(content)
-    message = f"{what}: {status} {_message(content)}"
-    if status in _AGAIN:
-        return ApiUnavailable(message, _seconds(headers.get("Retry-After")))
-    if status == 401:
-        return ApiUnavailable(f"{message} (credentials expired or revoked)")
-    return ApiRejected(message, status, str(fields.get("reason") or ""))
-
-
 def _fields(content: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError):
         answer = {}
     return answer if isinstance(answer, dict) else {}
-
-
-def _message(content: bytes) -> str:
-    return _fields(content).get("message") or content[:200].decode(errors="replace").strip() or "no message"
 
 
 def _unreadable(what: str, error: ValueError | RecursionError) -> ApiUnavailable:
