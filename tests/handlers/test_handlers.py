@@ -29,6 +29,13 @@ def test_kopf_writes_nothing_and_never_gives_up() -> None:
     assert isinstance(settings.networking.error_backoffs, EndlessBackoff)
 
 
+def test_kopf_copies_nothing_to_compare_it() -> None:
+    storage = kopf_settings().persistence.diffbase_storage
+    body = kopf.Body({"metadata": {"annotations": {"kopf.zalando.org/last-handled-configuration": "{}"}}, "spec": {"a": 1}})
+    assert storage.build(body=body, extra_fields=["status"]) == {}
+    assert storage.fetch(body=body) is None
+
+
 def test_the_backoff_never_ends_stays_within_bounds_and_starts_anew() -> None:
     backoff = EndlessBackoff()
     pauses = list(itertools.islice(backoff, 200))

@@ -45,12 +45,30 @@ class EndlessBackoff:
             pause = min(_PAUSE_MAX, pause * 2)
 
 
+class NoComparison(kopf.DiffBaseStorage):
+    """kopf copies every object whole, to find out what changed in it since it was last handled: asked by no handler of ours, and half of
+    what an event costs.
+    """
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Nothing."""
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        """Nothing."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing."""
+
+
 def kopf_settings() -> kopf.OperatorSettings:
-    """kopf without what is not used: no peering, no events of its own, no limit on retries."""
+    """kopf without what is not used: no peering, no events or comparisons of its own, no limit on retries."""
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
     settings.posting.enabled = False
     settings.scanning.disabled = True
+    settings.persistence.diffbase_storage = NoComparison()
     settings.networking.error_backoffs = EndlessBackoff()
     settings.networking.request_timeout = 60.0
     settings.process.ultimate_exiting_timeout = None

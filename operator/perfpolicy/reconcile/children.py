@@ -179,10 +179,11 @@ class ChildCache:
         if ref in self._writing:
             self._held[ref] = partial(self.put, kind, metadata)
             return
-        known = self.get(ref)
-        child = observe(metadata).after(known)
-        if known is not None and child.version and child.version <= known.version:
+        known, version = self.get(ref), _version(metadata)
+        if known is not None and version and version <= known.version:
+            # Mostly the echo of our own write: to look at it costs as much as writing it.
             return
+        child = observe(metadata).after(known)
         self._store(ref, child)
         if known != child:
             self._listener(ref, known, child)
