@@ -1,13 +1,17 @@
 """Who leads writes, who stands by does not; and what a job that fails does to the others."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, cast
 
 import pytest
 from prometheus_client import REGISTRY
 
+from e2e.policies import CHILDREN, a_class
+from e2e.policies import a_policy as burst_policy
 from perfpolicy import runtime
+from perfpolicy.cluster import lookup
 from perfpolicy.cluster.client import Answer, ApiClient
 from perfpolicy.cluster.lease import LeaderElection
 from perfpolicy.cluster.status import POLICIES
@@ -30,27 +34,35 @@ class Api:
 
     def __init__(self) -> None:
         self.writes: list[tuple[str, Any]] = []
+        self.reads: list[str] = []
+        self.seconds = 0.0
+        """What each answer takes."""
         self.may_write: Callable[[], bool] = lambda: True
-        self.policy = a_policy()
+        self.policies = [a_policy()]
         self.going: list[dict[str, Any]] = []
         self.refused: dict[str, ApiRejected] = {}
         self.closed = False
 
     async def request(self, method: str, path: str, *, body: Any = None, **_: Any) -> Answer:
+        if self.seconds:
+            await asyncio.sleep(self.seconds)
         if method != "GET":
             if not self.may_write():
                 raise NotLeading("no")
             self.writes.append((path, body))
-            return Answer(200, {"metadata": {}}, {})
+            return Answer(200, {"metadata": {"uid": f"u{len(self.writes)}"}}, {})
+        self.reads.append(path)
         if path == "/apis":
             return Answer(200, {"items": [_discovered(resource) for resource in (*WATCHED, POLICIES, CLASSES)]}, {})
         if path in self.refused:
             raise self.refused[path]
         if path.endswith("/performancepolicies"):
-            items = [self.policy, *([self.going.pop()] if self.going else [])]
+            items = [*self.policies, *([self.going.pop()] if self.going else [])]
             return Answer(200, {"items": items, "metadata": {"resourceVersion": "1"}}, {})
         if path.endswith("/performancepolicies/web"):
-            return Answer(200, self.policy, {})
+            return Answer(200, self.policies[0], {})
+        if path.rpartition("/")[2] not in {resource.plural for resource in (*WATCHED, CLASSES)}:
+            raise ApiRejected("not found", 404)
         return Answer(200, {"items": [], "metadata": {"resourceVersion": "1"}}, {})
 
     async def stream(self, path: str, *, on_open: Callable[[], None], **_: Any) -> AsyncIterator[dict[str, Any]]:
@@ -110,17 +122,20 @@ class Election:
 
 
 class Bench:
-    def __init__(self, *, election: bool) -> None:
+    def __init__(self, *, election: bool, policy: bool = True) -> None:
         self.api = Api()
+        if not policy:
+            self.api.policies.clear()
         self.election = Election() if election else None
         self.runtime = Runtime(Settings(), cast(ApiClient, self.api), cast(LeaderElection | None, self.election))
         if self.election is not None:
             self.api.may_write = lambda: self.election is not None and self.election.holds
-        self.runtime.policy_seen(self.api.policy)
+        for seen in self.api.policies:
+            self.runtime.policy_seen(seen)
         self.task = asyncio.create_task(self.runtime.run())
 
-    async def until(self, check: Callable[[], Any]) -> None:
-        async with asyncio.timeout(5):
+    async def until(self, check: Callable[[], Any], seconds: float = 5) -> None:
+        async with asyncio.timeout(seconds):
             while not check():  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
 
@@ -182,7 +197,7 @@ async def regain(bench: Bench, meanwhile: Callable[[dict[str, Any]], dict[str, A
     await bench.until(lambda: bench.election is not None and not bench.election.leading)
     assert bench.runtime.ready
     before, old = len(bench.api.statuses()), bench.runtime.states[WEB]
-    bench.api.policy = a_policy(9, meanwhile(dict(bench.api.statuses()[-1])))
+    bench.api.policies[:] = [a_policy(9, meanwhile(dict(bench.api.statuses()[-1])))]
     bench.election.set(True)
     await bench.until(lambda: bench.runtime.states.get(WEB, old) is not old and bench.runtime.queue.idle)
     return bench.api.statuses()[before:]
@@ -289,4 +304,32 @@ async def test_walks_are_counted_by_how_they_ended() -> None:
     edited["spec"] = {"className": "another"}
     bench.runtime.policy_seen(edited)
     await bench.until(lambda: walks("error") > failed)
+    await bench.stop()
+
+
+async def test_a_burst_of_policies_costs_few_reads_and_one_status_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookup, "_FRESH_SECONDS", 600.0)  # not timed: machines are slow at times
+    bench, count = Bench(election=False, policy=False), 100
+    await bench.until(lambda: bench.runtime.leads, seconds=60)
+    bench.runtime.class_seen({**a_class(), "metadata": {"name": "e2e", "uid": "c", "generation": 1}})
+    bench.runtime.hub.namespaces["ns"] = {"istio-injection": "enabled"}
+    bench.api.reads.clear()
+    bench.api.seconds = 0.002
+
+    def create(number: int) -> None:
+        policy = burst_policy(f"p{number}", "ns", replicas=0)
+        policy["metadata"] |= {"uid": f"u{number}", "resourceVersion": "5", "generation": 1}
+        bench.runtime.policy_seen(policy)
+
+    create(0)
+    await bench.until(lambda: bench.runtime._scheduler._last, seconds=60)
+    for number in range(1, count):
+        create(number)
+    await bench.until(lambda: len({path for path, _ in bench.api.writes if path.endswith("/status")}) == count, seconds=60)
+    await bench.until(lambda: bench.runtime.queue.idle, seconds=60)
+    names = [path for path, _ in bench.api.writes if not path.endswith("/status") and "/events/" not in path]
+    looks = Counter(path for path in bench.api.reads if "/namespaces/ns/" in path)
+    assert len(names) == len(set(names)) == count * len(CHILDREN)
+    assert looks.total() < count / 4, looks
+    assert len(bench.api.statuses()) <= 1.05 * count
     await bench.stop()

@@ -102,13 +102,15 @@ class Runtime:
             classes=self.classes,
             hub=self.hub,
             objects=self._objects,
-            applier=Applier(self._objects, Lookup(self._objects), self.hub.children, self._is_complete),
+            applier=Applier(self._objects, Lookup(self._objects, self.queue.waiting), self.hub.children, self._is_complete),
             statuses=StatusWriter(api),
             notify=self._notify,
             now=_now,
             states=self.states,
             requeue=self.queue.add,
+            asked=self.queue.asked,
             resolved_changed=self._resolved_changed,
+            evaluate_new=self._scheduler.evaluate_new,
         )
         look = NamespaceLook(api, self.hub, settings.namespaces, settings.sweep) if settings.namespaces else None
         self._watches = {resource: self._watch(resource) for resource in WATCHED if look is None or resource != NAMESPACES}

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from perfpolicy.cluster import events
+from perfpolicy.cluster import lookup as lookup_module
 from perfpolicy.cluster.client import Answer, ApiClient
 from perfpolicy.cluster.discovery import Discovery, served_kinds
 from perfpolicy.cluster.events import EventWriter, Notice, event_object, identity_of
@@ -145,49 +146,129 @@ async def test_discovery_outlives_an_outage(api: FakeApi) -> None:
 KIND = GroupKind("", "Service")
 
 
-def lookup(api: FakeApi) -> Lookup:
-    return Lookup(Objects(api.client, {KIND: SERVICES}))
+LIST = "GET /api/v1/namespaces/ns/services"
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def lookup(api: FakeApi, waiting: int = 0, clock: Clock | None = None) -> Lookup:
+    return Lookup(Objects(api.client, {KIND: SERVICES}), lambda _: waiting, clock or Clock())
+
+
+def services(*names: str) -> Answer:
+    return Answer(200, {"items": [{"metadata": {"name": name}} for name in names]}, {})
 
 
 async def test_one_name_is_read_alone(api: FakeApi) -> None:
     api.answers["GET /api/v1/namespaces/ns/services/a"] = [Answer(200, {"metadata": {"name": "a"}}, {})]
-    assert await lookup(api).find(KIND, "ns", "a") == {"name": "a"}
+    assert await lookup(api).find(KIND, "ns", "a", 100) == {"name": "a"}
 
 
 async def test_a_name_nobody_has_is_none(api: FakeApi) -> None:
     api.answers["GET /api/v1/namespaces/ns/services/a"] = [ApiRejected("not found", 404)]
-    assert await lookup(api).find(KIND, "ns", "a") is None
+    assert await lookup(api).find(KIND, "ns", "a", 100) is None
 
 
 async def test_many_names_asked_together_are_answered_by_one_list(api: FakeApi) -> None:
-    api.answers["GET /api/v1/namespaces/ns/services"] = [Answer(200, {"items": [{"metadata": {"name": "b"}}]}, {})]
+    api.answers[LIST] = [services("b")]
     found = lookup(api)
-    answers = await asyncio.gather(*(found.find(KIND, "ns", name) for name in ("a", "b", "c", "b")))
+    answers = await asyncio.gather(*(found.find(KIND, "ns", name, 100) for name in ("a", "b", "c", "b")))
     assert answers == [None, {"name": "b"}, None, {"name": "b"}]
-    assert api.paths() == ["GET /api/v1/namespaces/ns/services"]
+    assert api.paths() == [LIST]
+
+
+async def test_one_name_is_asked_for_by_a_list_where_others_will_be_asked_for_soon(api: FakeApi) -> None:
+    api.answers[LIST] = [services()]
+    found = lookup(api, waiting=10)
+    assert [await found.find(KIND, "ns", name, 90) for name in "abc"] == [None] * 3
+    assert api.paths() == [LIST]
 
 
 async def test_a_crowded_namespace_is_not_listed_for_a_few_names(api: FakeApi) -> None:
-    crowd = [{"metadata": {"name": f"x{number}"}} for number in range(1000)]
-    api.answers["GET /api/v1/namespaces/ns/services"] = [Answer(200, {"items": crowd}, {})]
-    found = lookup(api)
+    api.answers[LIST] = [services(*(f"x{number}" for number in range(1000)))]
+    found, clock = lookup(api), 100
     for _ in range(2):
-        await asyncio.gather(*(found.find(KIND, "ns", name) for name in ("a", "b", "c")))
-    assert api.paths().count("GET /api/v1/namespaces/ns/services") == 1
+        clock += 1
+        await asyncio.gather(*(found.find(KIND, "ns", name, clock) for name in ("a", "b", "c")))
+    assert api.paths().count(LIST) == 1
     assert api.paths().count("GET /api/v1/namespaces/ns/services/a") == 1
+
+
+async def test_a_list_answers_only_who_had_to_know_before_it_was_sent(api: FakeApi) -> None:
+    api.answers[LIST] = [services()]
+    clock = Clock()
+    found = lookup(api, 10, clock)
+    assert await found.find(KIND, "ns", "a", 99) is None
+    clock.now = 101
+    assert await found.find(KIND, "ns", "b", 100) is None
+    assert api.paths() == [LIST]
+    api.answers[LIST] = [services("b")]
+    assert await found.find(KIND, "ns", "b", 100.5) == {"name": "b"}
+    assert api.paths() == [LIST, LIST]
+
+
+async def test_a_list_under_way_is_waited_for_by_who_had_to_know_before_it_was_sent_and_by_nobody_else(api: FakeApi) -> None:
+    answered, clock = asyncio.Event(), Clock()
+
+    async def request(method: str, path: str, **more: Any) -> Answer:
+        api.asked.append((f"{method} {path}", more))
+        await answered.wait()
+        return services()
+
+    api.request = request  # type: ignore[method-assign]
+    found = lookup(api, 10, clock)
+    asks = [asyncio.create_task(found.find(KIND, "ns", "a", 99))]
+    while not api.asked:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    clock.now = 101
+    asks += [asyncio.create_task(found.find(KIND, "ns", name, since)) for name, since in (("b", 99.0), ("c", 100.5))]
+    await asyncio.sleep(0.02)
+    assert api.paths() == [LIST, LIST]
+    answered.set()
+    assert await asyncio.gather(*asks) == [None] * 3
+    assert api.paths() == [LIST, LIST]
+
+
+async def test_that_something_is_there_is_read_anew(api: FakeApi) -> None:
+    api.answers[LIST] = [services("a", "b")]
+    found = lookup(api, waiting=10)
+    assert await found.find(KIND, "ns", "a", 99) == {"name": "a"}
+    assert await found.find(KIND, "ns", "b", 99) == {"name": "b"}
+    assert api.paths() == [LIST, LIST]
+
+
+async def test_a_list_is_believed_for_a_moment_only(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.answers[LIST] = [services()]
+    clock = Clock()
+    found = lookup(api, 10, clock)
+    monkeypatch.setattr(lookup_module, "_FRESH_SECONDS", 0.01)
+    await found.find(KIND, "ns", "a", 99)
+    assert found._listed
+    clock.now += 1
+    await found.find(KIND, "ns", "b", 99)
+    assert api.paths() == [LIST, LIST]
+    await asyncio.sleep(0.05)
+    assert not found._listed
 
 
 async def test_a_question_after_the_read_began_is_read_anew(api: FakeApi) -> None:
     found = lookup(api)
-    await found.find(KIND, "ns", "a")
-    await found.find(KIND, "ns", "a")
+    await found.find(KIND, "ns", "a", 100)
+    await found.find(KIND, "ns", "a", 100)
     assert len(api.asked) == 2
 
 
 async def test_an_error_reaches_everybody_who_asked(api: FakeApi) -> None:
     api.answers["GET /api/v1/namespaces/ns/services"] = [ApiUnavailable("down")]
     found = lookup(api)
-    answers = await asyncio.gather(*(found.find(KIND, "ns", name) for name in "abc"), return_exceptions=True)
+    answers = await asyncio.gather(*(found.find(KIND, "ns", name, 100) for name in "abc"), return_exceptions=True)
     assert [type(answer) for answer in answers] == [ApiUnavailable] * 3
 
 

@@ -73,7 +73,7 @@ class FakeApi:
     async def read(self, kind: GroupKind, namespace: str | None, name: str) -> Manifest | None:
         return copy.deepcopy(self.objects.get(ChildRef(kind, namespace or "", name)))
 
-    async def find(self, kind: GroupKind, namespace: str, name: str) -> dict[str, Any] | None:
+    async def find(self, kind: GroupKind, namespace: str, name: str, since: float) -> dict[str, Any] | None:
         self.finds += 1
         found = await self.read(kind, namespace, name)
         return None if found is None else found["metadata"]

@@ -70,7 +70,7 @@ class Bench:
         served: frozenset[GroupKind] = KINDS,
     ) -> Outcome:
         """One pass."""
-        return await self.applier.apply(policy(uid), manifests, withheld or {}, inventory, served)
+        return await self.applier.apply(policy(uid), manifests, withheld or {}, inventory, served, 0.0)
 
 
 def policy(uid: str = "me") -> Policy:

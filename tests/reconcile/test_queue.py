@@ -152,3 +152,24 @@ async def test_a_cleared_queue_holds_no_work_no_timers_and_no_failures() -> None
     assert (len(queue), queue.oldest, queue.idle) == (0, 0, True)
     queue.add(key("a/1"))
     assert await drain(queue) == [("a/1", Work.RECONCILE)]
+
+
+async def test_a_worker_learns_since_when_it_has_to_know_everything() -> None:
+    clock = iter(range(100))
+    queue = WorkQueue(1.0, 8.0, spread=lambda: 1.0, clock=lambda: next(clock))
+    queue.add(key("a/x"))
+    queue.add(key("a/y"))
+    first = next(clock)
+    queue.add(key("a/x"), Work.STATUS)
+    got, _ = await queue.get()
+    asked = queue.asked(got)
+    assert asked > first, "what was said while it waited counts"
+    queue.add(got)
+    assert queue.asked(got) == asked, "what is said while it is worked on is for the next time"
+    queue.done(got)
+    assert [queue.waiting("a"), queue.waiting("b")] == [2, 0]
+    await queue.get()
+    got, _ = await queue.get()
+    assert queue.asked(got) > asked
+    queue.done(got)
+    assert list(queue._asked) == [key("a/y")]

@@ -73,6 +73,7 @@ class Bench:
         self.api = FakeApi()
         self.clock = START
         self.events: list[tuple[str, str]] = []
+        self.source: MetricsUnavailable | None = None
         self.restart()
 
     def restart(self) -> None:
@@ -96,7 +97,9 @@ class Bench:
             now=lambda: self.clock,
             states=self.states,
             requeue=self.enqueue,
+            asked=lambda _: 0.0,
             resolved_changed=self._poke,
+            evaluate_new=self._evaluate_new,
             served=EVERYTHING,
         )
 
@@ -112,6 +115,10 @@ class Bench:
 
     def _poke(self, _: PolicyState) -> None:
         self.poked += 1
+
+    def _evaluate_new(self, _: PolicyKey, state: PolicyState) -> None:
+        if self.source is not None and state.resolved is not None:
+            state.evaluation, state.memory = evaluate(state.resolved, self.source, state.memory, self.clock)
 
     async def settle(self) -> dict[PolicyKey, Pass]:
         """Work until nothing is queued; the last pass of each policy. A pass that asks for another look soon gets it."""
@@ -406,6 +413,20 @@ async def test_a_target_that_appears_is_noticed(bench: Bench) -> None:
     bench.api.create(SHARED)
     await bench.settle()
     assert bench.condition("Accepted") == ("True", "Valid")
+
+
+async def test_the_first_status_says_what_is_known_of_the_metrics(bench: Bench) -> None:
+    bench.source = MetricsUnavailable("down")
+    await bench.create(raw_policy())
+    assert bench.condition("MetricsAvailable") == ("False", "SourceUnreachable")
+    assert [entry for entry in bench.api.log if entry[0] == "status"] == [("status", "ns/web")]
+    bench.source = None
+    bench.restart()
+    bench.classes.put(raw_class())
+    bench.source = MetricsUnavailable("down")
+    raw = raw_policy()
+    await bench.create({**raw, "status": dict(bench.api.statuses[WEB])})
+    assert bench.states[WEB].evaluation is None, "what was measured before a restart stands until it is measured again"
 
 
 async def test_pods_that_come_and_go_only_write_the_status(bench: Bench) -> None:

@@ -182,3 +182,50 @@ async def test_new_numbers_alone_share_the_budget_the_longest_unwritten_first(be
         bench.scheduler.poke(provider)
         await bench.until(cycle)
     assert [(key.name, work) for key, work in bench.queued] == [("oldest", Work.STATUS | Work.REFRESH)]
+
+
+@pytest.mark.parametrize("error", [None, MetricsUnavailable("down")])
+async def test_a_new_policy_is_evaluated_by_its_providers_last_cycle(bench: Bench, error: MetricsUnavailable | None) -> None:
+    provider = a_provider()
+    bench.add("old", provider)
+    new = bench.states[bench.add("new", a_provider(address="http://other:9090"))]
+    bench.collector.error = error
+    bench.scheduler.poke(provider)
+    await bench.until(1)
+    assert new.resolved is not None
+    bench.scheduler.evaluate_new(new.resolved.key, new)
+    assert new.evaluation is None, "nothing is known of its provider"
+    key = bench.add("newer", provider)
+    bench.scheduler.evaluate_new(key, bench.states[key])
+    said = bench.states[key].evaluation
+    assert said is not None
+    assert said.source == ("Pending" if error is None else "SourceUnreachable")
+    bench.queued.clear()
+    bench.scheduler._started.clear()
+    bench.scheduler.poke(provider)
+    await bench.until(2)
+    assert bench.queued == [], "the next cycle says the same of it"
+
+
+async def test_an_evaluation_is_not_replaced_by_an_older_cycle(bench: Bench) -> None:
+    provider = a_provider()
+    key = bench.add("a", provider)
+    bench.scheduler.poke(provider)
+    await bench.until(1)
+    before = bench.states[key].evaluation
+    assert before is not None
+    bench.scheduler._last[provider] = MetricsUnavailable("down")
+    bench.scheduler.evaluate_new(key, bench.states[key])
+    assert bench.states[key].evaluation is before
+
+
+async def test_a_leadership_begins_without_what_an_earlier_one_heard(bench: Bench) -> None:
+    provider = a_provider()
+    bench.add("a", provider)
+    bench.scheduler.poke(provider)
+    await bench.until(1)
+    again = asyncio.create_task(bench.scheduler.run())
+    await asyncio.sleep(0)
+    assert bench.scheduler._last == {}
+    again.cancel()
+    await asyncio.gather(again, return_exceptions=True)

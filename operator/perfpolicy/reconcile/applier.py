@@ -77,8 +77,11 @@ class Applier:
         withheld: Mapping[GroupKind, Withheld],
         inventory: Iterable[Held],
         prunable: frozenset[GroupKind],
+        since: float,
     ) -> Outcome:
         """Apply the manifests, except withheld kinds, and prune what the inventory or the cluster holds beyond them.
+
+        What has to be read first is read as it was at some moment after `since` (time.monotonic).
 
         Only kinds in `prunable` are pruned, the ones the manifests were rendered for: a kind left out because the API server did not show
         it is still wanted, and one left out because the policy only observes stays as it is.
@@ -92,12 +95,12 @@ class Applier:
             elif ref.kind in withheld:
                 self._withhold(policy, ref, manifest, withheld[ref.kind], outcome)
             else:
-                await self._apply_guarded(policy, ref, manifest, ref in before, outcome)
+                await self._apply_guarded(policy, ref, manifest, since, outcome, recorded=ref in before)
         complete = not (outcome.refused or outcome.waiting)
         kept = {held.ref for held in outcome.held}
         outcome.held += [held for ref, held in before.items() if ref not in kept and not (complete and ref.kind in prunable)]
         if complete:
-            await self._prune(policy, before, desired, prunable, outcome)
+            await self._prune(policy, before, desired, prunable, since, outcome)
         return outcome
 
     def _withhold(self, policy: Policy, ref: ChildRef, manifest: Manifest, why: Withheld, outcome: Outcome) -> None:
@@ -108,10 +111,12 @@ class Applier:
         if child is not None and child.owner_uid == policy.identity.uid:
             self._hold(ref, manifest, child, outcome)
 
-    async def _apply_guarded(self, policy: Policy, ref: ChildRef, manifest: Manifest, recorded: bool, outcome: Outcome) -> None:
+    async def _apply_guarded(
+        self, policy: Policy, ref: ChildRef, manifest: Manifest, since: float, outcome: Outcome, *, recorded: bool
+    ) -> None:
         try:
             with self._children.writing(ref):
-                await self._apply_one(policy, ref, manifest, recorded, outcome)
+                await self._apply_one(policy, ref, manifest, await self._live(ref, since, recorded=recorded), outcome)
             outcome.unanswered = 0
         except ApiUnavailable as error:
             outcome.unanswered += 1
@@ -121,8 +126,7 @@ class Applier:
             outcome.unanswered = 0
             outcome.refused.append(Refused(ref, str(error), transient=error.status in (404, 409)))
 
-    async def _apply_one(self, policy: Policy, ref: ChildRef, manifest: Manifest, recorded: bool, outcome: Outcome) -> None:
-        child = await self._live(ref, recorded)
+    async def _apply_one(self, policy: Policy, ref: ChildRef, manifest: Manifest, child: Child | None, outcome: Outcome) -> None:
         judgement = judge(ref, child, policy.key, policy.identity.uid)
         if judgement.ownership is Ownership.FOREIGN:
             self._conflict(ref, judgement.message, outcome)
@@ -133,12 +137,12 @@ class Applier:
         else:
             await self._update(ref, child, manifest, judgement.ownership, outcome)
 
-    async def _live(self, ref: ChildRef, recorded: bool) -> Child | None:
+    async def _live(self, ref: ChildRef, since: float, *, recorded: bool) -> Child | None:
         # Absence of what the inventory records is never believed unseen: taken for new, our own object would be let go of in `_create`.
         child = self._children.get(ref)
         if child is not None or (self._complete(ref.kind) and not recorded):
             return child
-        metadata = await self._finder.find(ref.kind, ref.namespace, ref.name)
+        metadata = await self._finder.find(ref.kind, ref.namespace, ref.name, since)
         return None if metadata is None else observe(metadata)
 
     async def _create(self, ref: ChildRef, manifest: Manifest, outcome: Outcome) -> None:
@@ -194,6 +198,7 @@ class Applier:
         before: Mapping[ChildRef, Held],
         desired: Iterable[ChildRef],
         prunable: frozenset[GroupKind],
+        since: float,
         outcome: Outcome,
     ) -> None:
         uid = policy.identity.uid
@@ -201,7 +206,7 @@ class Applier:
             if ref.kind not in prunable:
                 continue
             try:
-                child = await self._live(ref, ref in before)
+                child = await self._live(ref, since, recorded=ref in before)
                 if child is None or child.owner_uid != uid or child.deleting:
                     continue
                 with self._children.writing(ref):

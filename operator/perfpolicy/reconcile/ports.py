@@ -35,8 +35,8 @@ class ObjectStore(Protocol):
 class Finder(Protocol):
     """Metadata of single objects."""
 
-    async def find(self, kind: GroupKind, namespace: str, name: str) -> dict[str, Any] | None:
-        """Metadata of the object as it is after the call began, or None."""
+    async def find(self, kind: GroupKind, namespace: str, name: str, since: float) -> dict[str, Any] | None:
+        """Metadata of the object as it was at some moment after `since` (time.monotonic), or None."""
 
 
 class StatusStore(Protocol):

@@ -42,6 +42,8 @@ class WorkQueue:
         self._since: dict[PolicyKey, float] = {}
         """Of every key that waits, the oldest first: since when."""
         self._running: dict[PolicyKey, Work] = {}
+        self._asked: dict[PolicyKey, float] = {}
+        """Of every key that waits or is worked on: when work for it was last added before it was taken."""
         self._timers: dict[PolicyKey, asyncio.TimerHandle] = {}
         self._failures: dict[PolicyKey, int] = {}
         self._ready = asyncio.Event()
@@ -55,6 +57,14 @@ class WorkQueue:
         """Nothing is waiting and nothing is running; keys in a pause do not count."""
         return not self._work and not self._running
 
+    def waiting(self, namespace: str) -> int:
+        """Keys of a namespace waiting for a worker."""
+        return len(self._waiting.get(namespace, ()))
+
+    def asked(self, key: PolicyKey) -> float:
+        """When the work under way for a key was asked for (by the clock): whatever was true before then, the worker has to see."""
+        return self._asked[key]
+
     @property
     def oldest(self) -> float:
         """Seconds the key has waited that waits longest; 0 where none does."""
@@ -64,7 +74,7 @@ class WorkQueue:
         """Drop everything that waits, now or behind a timer, and all failures. Nothing may be running."""
         for timer in self._timers.values():
             timer.cancel()
-        for memory in (self._waiting, self._work, self._since, self._timers, self._failures):
+        for memory in (self._waiting, self._work, self._since, self._asked, self._timers, self._failures):
             memory.clear()
 
     def add(self, key: PolicyKey, work: Work = Work.RECONCILE) -> None:
@@ -76,6 +86,7 @@ class WorkQueue:
             self._waiting.setdefault(key.namespace, deque()).append(key)
             self._since[key] = self._clock()
         self._work[key] = self._work.get(key, Work(0)) | work
+        self._asked[key] = self._clock()
         self._ready.set()
 
     def add_after(self, key: PolicyKey, seconds: float, work: Work = Work.RECONCILE) -> None:
@@ -123,6 +134,7 @@ class WorkQueue:
     def done(self, key: PolicyKey) -> None:
         """The worker is finished with the key; work added meanwhile is queued now."""
         again = self._running.pop(key)
+        del self._asked[key]
         if again:
             self.add(key, again)
 

@@ -79,8 +79,12 @@ class Reconciler:
     now: Callable[[], datetime]
     states: dict[PolicyKey, PolicyState]
     requeue: Callable[[PolicyKey], None]
+    asked: Callable[[PolicyKey], float]
+    """When the work under way for a policy was asked for (time.monotonic)."""
     resolved_changed: Callable[[PolicyState], None]
     """Hears of a policy that was accepted with another model than before: its provider is asked at once."""
+    evaluate_new: Callable[[PolicyKey, PolicyState], None]
+    """Says of a policy without a status what is known of its metrics already."""
     served: frozenset[GroupKind] = frozenset()
 
     async def process(self, key: PolicyKey, work: Work) -> Pass | None:
@@ -224,7 +228,7 @@ class Reconciler:
             withheld, reported = {}, ()
         # What an Observe policy does not write it does not delete either: its other children stay as they are.
         prunable = frozenset(kind.group_kind for kind in KINDS if kind.observing) & served if policy.mode is Mode.OBSERVE else served
-        outcome = await self.applier.apply(policy, rendering.manifests, withheld, inventory, prunable)
+        outcome = await self.applier.apply(policy, rendering.manifests, withheld, inventory, prunable, self.asked(policy.key))
         self.hub.dependents.add(policy.key, outcome.blocked_by)
         state.held = tuple(sorted(outcome.held, key=lambda held: str(held.ref)))
         state.programmed = replace(programmed(policy, rendering, outcome), reported=reported)
@@ -249,6 +253,8 @@ class Reconciler:
         if not state.judged:
             return
         old, workload = state.status, self._workload(known.key, state)
+        if old is None:
+            self.evaluate_new(known.key, state)
         applied = replace(state.programmed, resources=tuple(map(_resource, state.held)))
         new = build_status(old, known.generation, state.accepted, applied, workload, state.evaluation, self.now())
         if state.evaluation is None and state.resolved is not None and old is not None:

@@ -83,6 +83,8 @@ class Scheduler:
         self._due: dict[Provider, float] = {}
         self._heap: list[tuple[float, int, Provider]] = []
         self._started: dict[Provider, float] = {}
+        self._last: dict[Provider, Snapshot | MetricsUnavailable] = {}
+        """What the last cycle says of a policy whose rules the provider has not seen yet."""
         self._order = itertools.count()
         self._running: dict[Provider, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -93,9 +95,19 @@ class Scheduler:
         now = asyncio.get_running_loop().time()
         self._schedule(provider, max(now, self._started.get(provider, now - _GAP) + _GAP))
 
+    def evaluate_new(self, key: PolicyKey, state: PolicyState) -> None:
+        """Evaluate a new policy from its provider's last cycle, in which it cannot have been; nothing where there was none.
+
+        So its first status is whole, instead of being written again a moment later by the cycle it waits for.
+        """
+        policy = state.resolved
+        if policy is not None and state.evaluation is None and (last := self._last.get(policy.metrics.provider)) is not None:
+            self._evaluate_one(key, policy, state, last, self._now())
+
     async def run(self) -> None:
         """Run until cancelled; may be run again then."""
         self._running.clear()
+        self._last.clear()
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             while True:
@@ -139,8 +151,8 @@ class Scheduler:
         self._schedule(provider, at if due is None else min(at, due))
 
     def _retire(self, provider: Provider) -> None:
-        self._intervals.pop(provider, None)
-        self._started.pop(provider, None)
+        for memory in (self._intervals, self._started, self._last):
+            memory.pop(provider, None)
         used = frozenset(used for state in self._states.values() if (used := _provider(state)) is not None)
         self._collector.forget(used)
 
@@ -151,6 +163,7 @@ class Scheduler:
         except MetricsUnavailable as error:
             _log.debug("no metrics", extra={"provider": provider.address, "problem": str(error)})
             snapshot = error
+        self._last[provider] = snapshot if isinstance(snapshot, MetricsUnavailable) else Snapshot()
         now, said_something = self._now(), False
         refreshed: list[tuple[float, PolicyKey]] = []
         for count, (key, state) in enumerate(members, 1):
