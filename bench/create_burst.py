@@ -7,6 +7,7 @@ says the operator sent. Needs a lab of fake nodes: `python -m lab up --node fake
 
 import asyncio
 import json
+import os
 import ssl
 import statistics
 import sys
@@ -91,8 +92,9 @@ async def in_parallel(limit: int, jobs: Iterable[Callable[[], Awaitable[Any]]]) 
 
 
 def policies_path(namespace: str) -> str:
-    """Where policies are."""
-    return f"/apis/perfpolicy.io/v1alpha1/namespaces/{namespace}/performancepolicies"
+    """Where policies of a namespace are (empty: of all)."""
+    place = f"namespaces/{namespace}/" if namespace else ""
+    return f"/apis/perfpolicy.io/v1alpha1/{place}performancepolicies"
 
 
 async def create(api: Api, namespace: str, count: int) -> list[dict[str, Any]]:
@@ -104,7 +106,7 @@ async def create(api: Api, namespace: str, count: int) -> list[dict[str, Any]]:
 
 async def until_programmed(api: Api, namespace: str, count: int, seconds: float) -> None:
     """Follow the policies until all are Programmed."""
-    done: set[str] = set()
+    done: set[tuple[str, str]] = set()
     url = f"{api.server}{policies_path(namespace)}?watch=true&resourceVersion=0&timeoutSeconds={int(seconds)}"
     buffer = b""
     async with api.session.get(url, timeout=aiohttp.ClientTimeout(total=seconds)) as answer:
@@ -114,19 +116,34 @@ async def until_programmed(api: Api, namespace: str, count: int, seconds: float)
                 policy = json.loads(line)["object"]
                 said = {c["type"]: c["status"] for c in policy.get("status", {}).get("conditions", ())}
                 if said.get("Programmed") == "True":
-                    done.add(policy["metadata"]["name"])
+                    done.add((policy["metadata"]["namespace"], policy["metadata"]["name"]))
             if len(done) == count:
                 return
     raise RuntimeError(f"only {len(done)} of {count} policies were programmed within {seconds:g} s")
 
 
-async def operator_round(api: Api, namespace: str, count: int) -> float:
-    """Seconds from the first creation until all are Programmed."""
-    start = time.monotonic()
-    following = asyncio.create_task(until_programmed(api, namespace, count, 300))
-    await create(api, namespace, count)
+@dataclass(frozen=True)
+class Round:
+    """`seconds` from the first creation until all are Programmed, and how many cores of the machine were busy meanwhile."""
+
+    seconds: float
+    busy: float
+
+
+async def timed(api: Api, namespace: str, count: int, work: Awaitable[Any], patience: float = 300) -> Round:
+    """Do the work, and follow the policies of the namespace until all are Programmed: both programs are looked at by the same watch."""
+    start, before = time.monotonic(), _busy_seconds()
+    following = asyncio.create_task(until_programmed(api, namespace, count, patience))
+    await work
     await following
-    return time.monotonic() - start
+    seconds = time.monotonic() - start
+    return Round(seconds, (_busy_seconds() - before) / seconds)
+
+
+def _busy_seconds() -> float:
+    """CPU time of everything on this machine so far, all cores together."""
+    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def manifests_of(policies: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -136,15 +153,14 @@ def manifests_of(policies: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return [[with_digest(m) for m in render(resolve(parse_policy(policy), cls, facts)).manifests] for policy in policies]
 
 
-async def bare_round(api: Api, namespace: str, count: int, limit: int, sent: "Requests", status: Any) -> float:
-    """Seconds for the same requests as were `sent`: creations, metadata lists, every child, statuses and Events."""
-    statuses, events = max(1, round(sent.statuses / count)), sent.events
-    prepared = manifests_of([{**p, "metadata": {**p["metadata"], "uid": str(uuid.uuid4())}} for p in _stamped(namespace, count)])
-    start = time.monotonic()
+async def send_all(
+    api: Api, namespace: str, count: int, limit: int, sent: "Requests", prepared: list[list[dict[str, Any]]], status: Any
+) -> None:
+    """The same requests as were `sent`: creations, metadata lists, every child, statuses and Events."""
     created = await create(api, namespace, count)
     listing = f"/api/v1/namespaces/{namespace}/configmaps?limit=500"
     await in_parallel(limit, [lambda: api.send("GET", listing, accept=METADATA_LIST)] * sent.reads)
-    await in_parallel(limit, [partial(_event, api, namespace, number) for number in range(events)])
+    await in_parallel(limit, [partial(_event, api, namespace, number) for number in range(sent.events)])
 
     async def one(policy: dict[str, Any], children: list[dict[str, Any]]) -> None:
         for child in children:
@@ -155,14 +171,14 @@ async def bare_round(api: Api, namespace: str, count: int, limit: int, sent: "Re
             path = f"/{group}/{child['apiVersion']}/namespaces/{namespace}/{plural}/{child['metadata']['name']}"
             await api.send("PATCH", f"{path}?fieldManager=perfpolicy&fieldValidation=Strict", child, APPLY)
         name = policy["metadata"]["name"]
-        for number in range(statuses):
+        extra = int(name.removeprefix("p")) < sent.statuses - count
+        for number in range(1 + extra):
             body = {"apiVersion": policy["apiVersion"], "kind": policy["kind"], "metadata": {"name": name}, "status": status}
             body["status"] = {**status, "observedGeneration": number + 1}
             path = f"{policies_path(namespace)}/{name}/status?fieldManager=perfpolicy-status&force=true"
             await api.send("PATCH", path, body, APPLY)
 
     await in_parallel(limit, [partial(one, p, c) for p, c in zip(created, prepared, strict=True)])
-    return time.monotonic() - start
 
 
 async def _event(api: Api, namespace: str, number: int) -> None:
@@ -173,8 +189,10 @@ async def _event(api: Api, namespace: str, number: int) -> None:
     await api.send("PATCH", path, body, APPLY)
 
 
-def _stamped(namespace: str, count: int) -> list[dict[str, Any]]:
-    return [a_policy(f"p{number}", namespace, replicas=0) for number in range(count)]
+def stamped(namespace: str, count: int) -> list[dict[str, Any]]:
+    """Policies as the API server would show them."""
+    policies = [a_policy(f"p{number}", namespace, replicas=0) for number in range(count)]
+    return [{**policy, "metadata": {**policy["metadata"], "uid": str(uuid.uuid4())}} for policy in policies]
 
 
 @dataclass(frozen=True)
@@ -218,8 +236,8 @@ async def fresh_namespace(cluster: Cluster) -> AsyncIterator[str]:
 
 async def measure(cluster: Cluster, count: int, rounds: int, console: Console) -> dict[str, Any]:
     """All rounds; the report as data."""
-    operator_seconds: list[float] = []
-    bare_seconds: dict[int, list[float]] = {limit: [] for limit in CONCURRENCY}
+    operator: list[Round] = []
+    bare: dict[int, list[Round]] = {limit: [] for limit in CONCURRENCY}
     seen: list[Requests] = []
     cpu: list[float] = []
     cluster.apply(a_class())
@@ -230,7 +248,7 @@ async def measure(cluster: Cluster, count: int, rounds: int, console: Console) -
                 with OperatorProcess(cluster.lab, Path(folder) / "operator.log") as process:
                     async with fresh_namespace(cluster) as namespace:
                         since, before = datetime.now(UTC), process.cpu_seconds
-                        operator_seconds.append(await operator_round(api, namespace, count))
+                        operator.append(await timed(api, namespace, count, create(api, namespace, count)))
                         cpu.append(process.cpu_seconds - before)
                         seen.append(requests_since(cluster, since, namespace))
                         example = await api.send("GET", f"{policies_path(namespace)}/p0", accept="application/json")
@@ -238,23 +256,33 @@ async def measure(cluster: Cluster, count: int, rounds: int, console: Console) -
                 for limit in CONCURRENCY:
                     console.print(f"round {number + 1} of {rounds}: bare asyncio, {limit} at a time")
                     async with fresh_namespace(cluster) as namespace:
-                        bare_seconds[limit].append(await bare_round(api, namespace, count, limit, seen[-1], example["status"]))
-    best = min(bare_seconds, key=lambda limit: statistics.median(bare_seconds[limit]))
-    operator, bare = statistics.median(operator_seconds), statistics.median(bare_seconds[best])
+                        prepared = manifests_of(stamped(namespace, count))
+                        work = send_all(api, namespace, count, limit, seen[-1], prepared, example["status"])
+                        bare[limit].append(await timed(api, namespace, count, work))
+    best = min(bare, key=lambda limit: _median(bare[limit]))
     return {
         "policies": count,
         "rounds": rounds,
-        "operator_seconds": [round(s, 3) for s in operator_seconds],
-        "bare_seconds": {str(limit): [round(s, 3) for s in values] for limit, values in bare_seconds.items()},
+        "operator_seconds": [round(one.seconds, 3) for one in operator],
+        "bare_seconds": {str(limit): [round(one.seconds, 3) for one in rounds] for limit, rounds in bare.items()},
         "bare_concurrency": best,
-        "ratio": round(operator / bare, 3),
-        "ratios_by_round": [round(o / b, 3) for o, b in zip(operator_seconds, bare_seconds[best], strict=True)],
+        "ratio": round(_median(operator) / _median(bare[best]), 3),
+        "ratios_by_round": [round(o.seconds / b.seconds, 3) for o, b in zip(operator, bare[best], strict=True)],
+        "busy_cores": {"operator": round(_busy(operator), 2), "bare": round(_busy(bare[best]), 2), "of": os.cpu_count()},
         "operator_cpu_ms_per_policy": round(statistics.median(cpu) / count * 1000, 1),
-        "policies_per_second": round(count / operator, 1),
+        "policies_per_second": round(count / _median(operator), 1),
         "requests_per_policy": {
             name: round(statistics.median(getattr(r, name) for r in seen) / count, 2) for name in ("writes", "statuses", "events", "reads")
         },
     }
+
+
+def _median(rounds: Iterable[Round]) -> float:
+    return statistics.median(one.seconds for one in rounds)
+
+
+def _busy(rounds: Iterable[Round]) -> float:
+    return statistics.median(one.busy for one in rounds)
 
 
 def show(report: dict[str, Any], console: Console) -> None:
@@ -266,6 +294,10 @@ def show(report: dict[str, Any], console: Console) -> None:
     for limit, values in report["bare_seconds"].items():
         table.add_row(f"bare asyncio, {limit} at a time", " ".join(f"{s:.2f} s" for s in values))
     table.add_row("ratio of the medians (goal: at most 1.25)", f"{report['ratio']:.2f}", style="bold")
+    ratios = " ".join(f"{ratio:.2f}" for ratio in report["ratios_by_round"])
+    table.add_row(f"ratio by round, {report['bare_concurrency']} at a time", ratios)
+    busy = report["busy_cores"]
+    table.add_row(f"cores busy of {busy['of']}, operator's rounds / bare ones", f"{busy['operator']:.2f} / {busy['bare']:.2f}")
     table.add_row("policies per second", f"{report['policies_per_second']:.1f}")
     table.add_row("operator's CPU per policy", f"{report['operator_cpu_ms_per_policy']:.1f} ms")
     for name, value in report["requests_per_policy"].items():
