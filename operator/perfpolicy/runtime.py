@@ -41,7 +41,7 @@ from perfpolicy.reconcile.reconciler import Pass, Reconciler
 from perfpolicy.reconcile.scheduler import Budget, Interval, Scheduler
 from perfpolicy.reconcile.state import PolicyState
 from perfpolicy.render.manifest import GroupKind
-from perfpolicy.render.registry import KINDS
+from perfpolicy.render.registry import KINDS, prepare
 from perfpolicy.settings import Settings
 from perfpolicy.telemetry import RECONCILE_SECONDS, RECONCILES, Result
 from perfpolicy.vocabulary import CLASS_KIND, CLASS_PLURAL, GROUP, MANAGED_BY, MANAGED_BY_LABEL, VERSION
@@ -222,6 +222,7 @@ class Runtime:
                     group.create_task(self._class_file.run(), name="class file")
                 group.create_task(self._discovery.run(), name="discovery")
                 group.create_task(self._events.run(), name="events")
+                prepare()
                 await self._synchronise()
                 self.ready = True
                 _log.info("synchronised", extra={"policies": len(self.policies), "classes": len(self.classes.names())})

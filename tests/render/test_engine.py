@@ -23,13 +23,13 @@ def render(monkeypatch: pytest.MonkeyPatch) -> Iterator[Render]:
     """Render a template given as text; the real environment otherwise."""
 
     def run(template: str, *, beneath: Mapping[str, Any] | None = None, **values: object) -> Manifest:
-        engine._template.cache_clear()
+        engine.template.cache_clear()
         monkeypatch.setattr(engine._environment(), "loader", DictLoader({"thing.yaml.j2": template}))
         monkeypatch.setattr(engine._environment(), "cache", {})
         return engine.manifest(KIND, a_policy(uid=""), Child("thing", values, beneath=beneath or {}))
 
     yield run
-    engine._template.cache_clear()
+    engine.template.cache_clear()
 
 
 def body(render: Render, template: str, **values: object) -> Any:

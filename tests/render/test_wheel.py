@@ -16,7 +16,7 @@ PROGRAM = """
 import perfpolicy
 from perfpolicy.render import KINDS, engine
 for kind in KINDS:
-    engine._template(kind.template)
+    engine.template(kind.template)
 print(perfpolicy.__file__)
 """
 

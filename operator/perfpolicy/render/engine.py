@@ -43,7 +43,7 @@ def manifest(kind: ChildKind, policy: Policy, child: Child) -> Manifest:
     what = f"{kind.kind} {meta['namespace']}/{child.name} from {kind.template}"
     aside: list[object] = []
     try:
-        text = _template(kind.template).render({**child.values, "metadata": meta, _ASIDE: aside})
+        text = template(kind.template).render({**child.values, "metadata": meta, _ASIDE: aside})
         result = _substitute(_skeleton(text), aside)
     except (TemplateError, ValueError) as error:
         raise RenderError(f"{what}: {error}") from error
@@ -99,7 +99,8 @@ def _environment() -> _Environment:
 
 
 @cache
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
+    """The compiled template."""
     return _environment().get_template(name)
 
 

@@ -47,6 +47,12 @@ class Rendering:
     missing: tuple[GroupKind, ...]
 
 
+def prepare() -> None:
+    """Compile every template: else the first policy waits for it, a tenth of a second."""
+    for kind in KINDS:
+        engine.template(kind.template)
+
+
 def render(policy: Policy, served: frozenset[GroupKind] = EVERYTHING, kinds: tuple[ChildKind, ...] = KINDS) -> Rendering:
     """Every child of a policy, from what the API server serves. Raises RenderError: a defect of ours."""
     manifests: list[Manifest] = []
