@@ -63,6 +63,13 @@ def every_pool_field(namespace: str) -> model.Policy:
     return a.a_policy(namespace=namespace, traffic=a.traffic(connection_pool=pool, circuit_breaker=breaker))
 
 
+def by_locality(namespace: str) -> model.Policy:
+    """Shares by locality; failover is in the full policy."""
+    distribute = {"eu/one/*": {"eu/one/*": 80, "eu/two": 20}, "us": {"*": 100}}
+    balancer = a.a_load_balancer(locality=model.LocalityBalancing(enabled=True, failover={}, distribute=distribute))
+    return a.a_policy(namespace=namespace, traffic=a.traffic(load_balancer=balancer))
+
+
 def hashing(**key: object) -> Callable[[str], model.Policy]:
     """Consistent hashing by one key."""
     balancer = a.a_load_balancer(algorithm=model.Algorithm.CONSISTENT_HASH, **key)
@@ -100,6 +107,7 @@ VARIANTS: dict[str, Callable[[str], model.Policy]] = {
     "full": lambda namespace: a.a_full_policy(namespace=namespace),
     "routes": every_route_field,
     "pool": every_pool_field,
+    "locality": by_locality,
     "hash-header": hashing(hash_header="x-user"),
     "hash-cookie": hashing(hash_cookie="session"),
     "hash-source": hashing(hash_source_ip=True),

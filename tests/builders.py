@@ -313,7 +313,7 @@ def _full_traffic() -> model.Traffic:
             a_route(destinations=(model.Destination("stable", 100),), **common),
         ),
         subsets=(stable, canary),
-        load_balancer=a_load_balancer(warmup=timedelta(seconds=60)),
+        load_balancer=a_load_balancer(warmup=timedelta(seconds=60), locality=model.LocalityBalancing(True, {"eu": "us"}, {})),
         connection_pool=a_connection_pool(),
         circuit_breaker=a_circuit_breaker(),
         proxy=_full_proxy(),

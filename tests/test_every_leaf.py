@@ -22,6 +22,7 @@ from tests.api.objects import TARGET, a_class_object, a_policy_object
 from tests.leaves import Change, changes, leaves, used
 from tests.policy.support import a_raw_service, a_target
 
+_SHARES: Final = [{"locality": "eu/one/*", "weight": 80}, {"locality": "eu/two", "weight": 20}]
 # Values differ from every default, so that leaving one out is a change, too.
 SETTINGS: Final[Mapping[str, Any]] = {
     "service": {"port": 88, "targetPort": 8443, "appProtocol": "Http", "metricsPort": 9090},
@@ -82,7 +83,11 @@ SETTINGS: Final[Mapping[str, Any]] = {
             {"name": "old", "matches": [{"method": "PUT"}], "redirect": {"path": "/new", "host": "new.example.com", "code": 308}},
             {"name": "rest", "mirror": {"subset": "canary"}, "destinations": [{"subset": "stable"}]},
         ],
-        "loadBalancer": {"algorithm": "RoundRobin", "warmup": "50s"},
+        "loadBalancer": {
+            "algorithm": "RoundRobin",
+            "warmup": "50s",
+            "locality": {"distribute": [{"from": "eu/one/*", "to": _SHARES}, {"from": "us", "to": [{"locality": "us", "weight": 100}]}]},
+        },
         "connectionPool": {
             "maxConnections": 10,
             "connectTimeout": "2s",
@@ -215,7 +220,11 @@ CLASS: Final[Mapping[str, Any]] = {
     "mesh": {"namespace": "mesh", "gatewayNamespace": "edge", "clusterDomain": "example.local"},
 }
 
-_HASHED: Final = {"algorithm": "ConsistentHash", "consistentHash": {"type": "Header", "name": "x-user"}}
+_HASHED: Final = {
+    "algorithm": "ConsistentHash",
+    "consistentHash": {"type": "Header", "name": "x-user"},
+    "locality": {"failover": [{"from": "eu", "to": "us"}, {"from": "asia", "to": "us"}]},
+}
 _GRPC: Final[Mapping[str, Any]] = {
     "service": {"appProtocol": "Grpc"},
     "sli": {"grpcBadCodes": ["Internal", "Unknown"]},
@@ -280,6 +289,11 @@ def _routed(route: Mapping[str, Any], subsets: Any = _SUBSETS) -> dict[str, Any]
     return {"traffic": {"subsets": subsets, "routes": [{"name": "all", **route}]}}
 
 
+def _shared(weight: int) -> dict[str, Any]:
+    shares = [{"locality": "eu/one", "weight": weight}, {"locality": "eu/two", "weight": 100 - weight}]
+    return {"traffic": {"loadBalancer": {"locality": {"distribute": [{"from": "eu", "to": shares}]}}}}
+
+
 _ADDRESS: Final = [{"type": "RemoteAddress"}]
 _HEADER: Final = [{"type": "Header", "name": "x-key"}]
 
@@ -298,6 +312,7 @@ TOGETHER: Final[Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {
         {"objectives": [{**_OBJECTIVE, "sli": "Latency", "threshold": "500ms"}]},
     ),
     "metrics.source": ({"metrics": {"source": "Istio"}}, {"metrics": {"source": "HTTP", "http": {}}}),
+    "traffic.loadBalancer.locality.distribute[].to[].weight": (_shared(10), _shared(20)),
     "traffic.rateLimit.local.by[].type": (_limited(by=_ADDRESS), _limited(by=_HEADER)),
     "traffic.rateLimit.local.routes[].by[].type": (_limited_route(by=_ADDRESS), _limited_route(by=_HEADER)),
     "traffic.routes[].destinations[].weight": (_routed(_split(10)), _routed(_split(20))),

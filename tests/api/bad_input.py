@@ -42,6 +42,7 @@ _CONTENTS: Mapping[str, Mapping[str, Any]] = {
     "thresholds.resources": {"memory": "1%"},
     "traffic.retries": {"retryOn": ["5xx"]},
     "traffic.loadBalancer": {"warmup": "1s"},
+    "traffic.loadBalancer.locality": {"failover": [{"from": "eu", "to": "us"}]},
     "traffic.connectionPool": {"maxRequestsPerConnection": 1},
     "traffic.circuitBreaker": {"minHealth": "1%"},
     "traffic.rateLimit": {"local": {"requests": 1}},
@@ -264,6 +265,34 @@ CASES: tuple[BadPolicy, ...] = (
         {"traffic.loadBalancer": {"algorithm": "ConsistentHash", "consistentHash": {"type": "Header"}}},
         "spec.traffic.loadBalancer.consistentHash.name",
         "name is required",
+    ),
+    BadPolicy(
+        "a region that takes over from itself",
+        {"traffic.loadBalancer.locality.failover": [{"from": "eu", "to": "eu"}]},
+        "spec.traffic.loadBalancer.locality.failover[0].to",
+        "different regions",
+    ),
+    BadPolicy(
+        "localities both shared out and preferred",
+        {
+            "traffic.loadBalancer.locality.failover": [{"from": "eu", "to": "us"}],
+            "traffic.loadBalancer.locality.distribute": [{"from": "eu", "to": [{"locality": "eu", "weight": 100}]}],
+        },
+        "spec.traffic.loadBalancer.locality.distribute",
+        "not both",
+    ),
+    BadPolicy(
+        "localities whose shares are not everything",
+        {"traffic.loadBalancer.locality.distribute": [{"from": "eu", "to": [{"locality": "eu", "weight": 99}]}]},
+        "spec.traffic.loadBalancer.locality.distribute[0].to",
+        "weights must sum to 100",
+    ),
+    BadPolicy(
+        "a locality with a star in its midst",
+        {"traffic.loadBalancer.locality.distribute": [{"from": "eu/*/a", "to": [{"locality": "eu", "weight": 100}]}]},
+        "spec.traffic.loadBalancer.locality.distribute[0].from",
+        "the form",
+        _PATTERN,
     ),
     BadPolicy(
         "a label key that is none",

@@ -229,6 +229,76 @@ def test_a_classs_warm_up_is_dropped_where_the_algorithm_has_none() -> None:
     assert balancer == model.LoadBalancer(model.Algorithm.RANDOM, None, None, False, None)
 
 
+FAILOVER = [{"from": "eu", "to": "us"}]
+BREAKER: Changes = {"traffic.circuitBreaker": {}}
+
+
+def locality(policy: Changes, cls: Changes | None = None) -> model.LocalityBalancing | None:
+    balancer = resolved(policy, cls).traffic.load_balancer
+    assert balancer is not None
+    return balancer.locality
+
+
+def shares(*places: str) -> list[dict[str, object]]:
+    return [{"locality": place, "weight": 100 // len(places)} for place in places]
+
+
+def test_a_region_takes_over() -> None:
+    found = locality({**BREAKER, "traffic.loadBalancer.locality.failover": FAILOVER})
+    assert found == model.LocalityBalancing(enabled=True, failover={"eu": "us"}, distribute={})
+
+
+def test_requests_are_shared_out_without_a_circuit_breaker() -> None:
+    rule = {"from": "eu/one/*", "to": [{"locality": "eu/one", "weight": 80}, {"locality": "eu/two", "weight": 20}]}
+    found = locality({"traffic.loadBalancer.locality.distribute": [rule]})
+    assert found == model.LocalityBalancing(enabled=True, failover={}, distribute={"eu/one/*": {"eu/one": 80, "eu/two": 20}})
+
+
+def test_localities_can_be_ignored_whatever_the_class_says() -> None:
+    cls = {"defaults.traffic.loadBalancer.locality.failover": FAILOVER, "defaults.traffic.circuitBreaker": {}}
+    found = locality({"traffic.loadBalancer.locality.mode": "Disabled"}, cls)
+    assert found == model.LocalityBalancing(enabled=False, failover={}, distribute={})
+
+
+def test_a_policys_shares_replace_the_classs_failover() -> None:
+    cls = {"defaults.traffic.loadBalancer.locality.failover": FAILOVER}
+    found = locality({"traffic.loadBalancer.locality.distribute": [{"from": "*", "to": shares("eu", "us")}]}, cls)
+    assert found == model.LocalityBalancing(enabled=True, failover={}, distribute={"*": {"eu": 50, "us": 50}})
+
+
+def test_failover_without_a_circuit_breaker_is_refused_and_a_classs_is_dropped() -> None:
+    wanted = {"traffic.loadBalancer.locality.failover": FAILOVER}
+    (problem,) = problems(wanted)
+    assert (problem.path, "needs spec.traffic.circuitBreaker" in problem.message) == ("spec.traffic.loadBalancer.locality", True)
+    (problem,) = problems({**wanted, "traffic.circuitBreaker.mode": "Disabled"}, {"defaults.traffic.circuitBreaker": {}})
+    assert problem.path == "spec.traffic.loadBalancer.locality"
+    assert locality({}, {"defaults.traffic.loadBalancer.locality.failover": FAILOVER}) is None
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [("*", "eu"), ("eu", "eu/one"), ("eu/*", "eu/one/a"), ("eu/one", "eu/one/*"), ("eu", "eu"), ("eu/one/*", "eu/one/a")],
+)
+def test_localities_that_overlap_are_refused(outer: str, inner: str) -> None:
+    path = "spec.traffic.loadBalancer.locality.distribute"
+    for first, second in ((outer, inner), (inner, outer)):
+        one = [{"from": "x", "to": shares(first, second)}]
+        assert [p.path for p in problems({"traffic.loadBalancer.locality.distribute": one})] == [f"{path}[0].to[1].locality"]
+        two = [{"from": first, "to": shares("x")}, {"from": second, "to": shares("x")}]
+        assert [p.path for p in problems({"traffic.loadBalancer.locality.distribute": two})] == [f"{path}[1].from"]
+
+
+@pytest.mark.parametrize(("one", "other"), [("eu/one", "eu/two"), ("eu", "eu-2"), ("eu/one/*", "eu/ones/*"), ("eu/one/a", "eu/one/b")])
+def test_localities_beside_each_other_are_kept(one: str, other: str) -> None:
+    assert problems({"traffic.loadBalancer.locality.distribute": [{"from": "x", "to": shares(one, other)}]}) == []
+
+
+def test_a_region_that_fails_over_twice_is_refused() -> None:
+    twice = [*FAILOVER, {"from": "eu", "to": "asia"}]
+    (problem,) = problems({**BREAKER, "traffic.loadBalancer.locality.failover": twice})
+    assert problem.path == "spec.traffic.loadBalancer.locality.failover[1].from"
+
+
 def test_pool_and_breaker_have_the_users_figures() -> None:
     pool = {"maxConnections": 10, "idleTimeout": "5m", "maxConnectionDuration": "1h"}
     traffic = resolved({"traffic.connectionPool": pool, "traffic.circuitBreaker": {}}).traffic
@@ -250,6 +320,13 @@ TCP: Changes = {"service.appProtocol": "Tcp"}
         ({"traffic.timeout": "3s"}, "spec.traffic.timeout"),
         ({"traffic.retries.attempts": 1}, "spec.traffic.retries"),
         ({"traffic.routes": [{"name": "all"}]}, "spec.traffic.routes"),
+        ({"traffic.connectionPool.maxPendingRequests": 1}, "spec.traffic.connectionPool.maxPendingRequests"),
+        ({"traffic.connectionPool.maxRequests": 1}, "spec.traffic.connectionPool.maxRequests"),
+        ({"traffic.connectionPool.maxRequestsPerConnection": 1}, "spec.traffic.connectionPool.maxRequestsPerConnection"),
+        (
+            {"traffic.loadBalancer": {"algorithm": "ConsistentHash", "consistentHash": {"type": "Cookie", "name": "a"}}},
+            "spec.traffic.loadBalancer.consistentHash.type",
+        ),
         ({"thresholds.latency": [{"quantile": "p95", "max": "1s"}]}, "spec.thresholds.latency"),
         ({"thresholds.errorRate.max": "1%"}, "spec.thresholds.errorRate"),
         ({"thresholds.throughput.min": "1"}, "spec.thresholds.throughput"),
@@ -271,8 +348,26 @@ def test_a_tcp_service_drops_the_classs_settings_about_requests() -> None:
         "defaults.thresholds.errorRate.max": "1%",
         "defaults.thresholds.resources.cpu": "70%",
         "defaults.objectives": [{"name": "up", "sli": "Availability", "target": "99%", "windowDays": 7}],
+        "defaults.traffic.connectionPool.maxRequests": 7,
+        "defaults.traffic.loadBalancer": {"algorithm": "ConsistentHash", "consistentHash": {"type": "Header", "name": "x-user"}},
     }
     policy = resolved({**TCP, "traffic.connectionPool.maxConnections": 5, "workload.deployment.resources.limits.cpu": "1"}, cls)
     assert (policy.traffic.routes, policy.objectives, policy.thresholds.latency, policy.thresholds.error_rate) == ((), (), (), None)
     assert policy.thresholds.cpu == Decimal("0.7")
     assert policy.traffic.connection_pool is not None
+    assert policy.traffic.load_balancer is None
+
+
+def test_a_tcp_service_keeps_what_connections_can_have() -> None:
+    traffic = resolved(
+        {
+            **TCP,
+            "traffic.loadBalancer": {"algorithm": "ConsistentHash", "consistentHash": {"type": "SourceIP"}},
+            "traffic.connectionPool": {"maxConnections": 5, "connectTimeout": "1s", "idleTimeout": "1m"},
+            "traffic.circuitBreaker": {"consecutiveErrors": 2},
+        }
+    ).traffic
+    assert traffic.load_balancer is not None
+    assert traffic.load_balancer.hash_source_ip
+    assert traffic.connection_pool is not None
+    assert traffic.circuit_breaker is not None

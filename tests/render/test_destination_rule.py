@@ -74,6 +74,22 @@ def test_warm_up() -> None:
     assert balancer(a_load_balancer(warmup=timedelta(minutes=1)))["warmup"] == {"duration": "60s"}
 
 
+@pytest.mark.parametrize(
+    ("locality", "rendered"),
+    [
+        (model.LocalityBalancing(True, {}, {}), {"enabled": True}),
+        (model.LocalityBalancing(False, {}, {}), {"enabled": False}),
+        (model.LocalityBalancing(True, {"eu": "us"}, {}), {"enabled": True, "failover": [{"from": "eu", "to": "us"}]}),
+        (
+            model.LocalityBalancing(True, {}, {"eu/*": {"eu/*": 80, "us": 20}}),
+            {"enabled": True, "distribute": [{"from": "eu/*", "to": {"eu/*": 80, "us": 20}}]},
+        ),
+    ],
+)
+def test_localities(locality: model.LocalityBalancing, rendered: Manifest) -> None:
+    assert balancer(a_load_balancer(locality=locality))["localityLbSetting"] == rendered
+
+
 def test_every_algorithm_is_known() -> None:
     for algorithm in model.Algorithm:
         assert balancer(a_load_balancer(algorithm=algorithm, hash_source_ip=True))

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from perfpolicy.api.base import (
+    Atomic,
     Block,
     DnsLabel,
     Duration,
@@ -16,11 +17,17 @@ from perfpolicy.api.base import (
     PositiveDuration,
     Rule,
     SetOf,
+    Switch,
     WholePercent,
     Wire,
 )
 from perfpolicy.api.limits import Compression, Concurrency, Limit, RateLimit, ResponseHeaders
 from perfpolicy.api.routes import Retries, Route
+
+_PLACE = "[A-Za-z0-9]([-A-Za-z0-9_]{0,61}[A-Za-z0-9])?"
+Region = Annotated[str, Field(pattern=f"^{_PLACE}$", max_length=63)]
+# As Istio's webhook reads it: at most three parts, * only as the last one.
+LocalityText = Annotated[str, Field(pattern=f"^(\\*|{_PLACE}(/{_PLACE}){{0,2}}|{_PLACE}(/{_PLACE})?/\\*)$", max_length=191)]
 
 
 class GatewayRef(Wire):
@@ -60,6 +67,67 @@ class ConsistentHash(Wire):
     )
 
 
+class LocalityFailover(Wire):
+    """The region that takes over."""
+
+    from_: Region = Field(alias="from")
+    """Region of the callers, whose own pods have failed."""
+    to: Region
+    """Region that answers them then."""
+
+    RULES = (Rule("self.from != self.to", lambda f: f.from_ != f.to, "from and to must be different regions", field="to"),)
+
+
+class LocalityShare(Wire):
+    """A share of the requests."""
+
+    locality: LocalityText
+    """Where the pods are: region, region/zone or region/zone/subzone; * at the end for all below."""
+    weight: Annotated[int, Field(ge=1, le=100)]
+    """Percentage of the requests."""
+
+
+class LocalityDistribution(Wire):
+    """How the requests of some callers are shared out."""
+
+    from_: LocalityText = Field(alias="from")
+    """Where the callers are: region, region/zone or region/zone/subzone; * at the end for all below."""
+    to: Annotated[Atomic[LocalityShare], Field(min_length=1, max_length=8)]
+    """Where their requests go; pods elsewhere get none. Weights sum to 100."""
+
+    RULES = (
+        Rule(
+            cel="self.to.map(t, t.weight).sum() == 100",
+            holds=lambda d: sum(share.weight for share in d.to) == 100,
+            message="weights must sum to 100",
+            field="to",
+        ),
+    )
+
+
+class LocalityBalancing(Block):
+    """Which pods are preferred by where they are (topology.kubernetes.io/region and zone of their nodes). Enabled alone: the caller's own
+    subzone, zone, region, then the others. A preferred place is left when its pods fail, which traffic.circuitBreaker finds out; without
+    it only shares have an effect."""
+
+    atomic = True
+    mode: Switch | None = None
+    """Disabled: pods are chosen wherever they are, even with a circuitBreaker, where Istio would prefer near ones. Left out: Enabled."""
+    failover: Annotated[Atomic[LocalityFailover], Field(min_length=1)] | None = None
+    """Which region takes over when a region fails, in place of any."""
+    distribute: Annotated[Atomic[LocalityDistribution], Field(min_length=1, max_length=8)] | None = None
+    """Shares in place of preferences."""
+
+    RULES = (
+        Rule(
+            cel="!has(self.failover) || !has(self.distribute)",
+            holds=lambda locality: locality.failover is None or locality.distribute is None,
+            message="set failover or distribute, not both",
+            field="distribute",
+        ),
+    )
+
+
 class LoadBalancer(Block):
     """How a caller's proxy chooses a pod."""
 
@@ -69,6 +137,8 @@ class LoadBalancer(Block):
     """What is hashed, for ConsistentHash."""
     warmup: PositiveDuration | None = None
     """A new pod's share grows over this time. For RoundRobin and LeastRequest."""
+    locality: LocalityBalancing | None = None
+    """Which pods are preferred by where they are."""
 
 
 class ConnectionPool(Block):

@@ -391,14 +391,27 @@ class Algorithm(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class LocalityBalancing:
+    """Preference of near pods. Not `enabled`: none, whatever the mesh's default.
+
+    `failover`: the region that takes over, by region. `distribute`: shares in percent by the pods' locality, by the callers' locality.
+    """
+
+    enabled: bool
+    failover: Mapping[str, str]
+    distribute: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class LoadBalancer:
-    """`hash_*`: exactly one is set when the algorithm is ConsistentHash."""
+    """`hash_*`: exactly one is set when the algorithm is ConsistentHash. `locality` None: as the mesh has it."""
 
     algorithm: Algorithm
     hash_header: str | None
     hash_cookie: str | None
     hash_source_ip: bool
     warmup: timedelta | None
+    locality: LocalityBalancing | None = None
 
 
 @dataclass(frozen=True, slots=True)

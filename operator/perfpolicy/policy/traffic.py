@@ -1,5 +1,7 @@
 """Traffic: wire form to model, with the checks that need the class, the Service or other fields. Pure."""
 
+from typing import Final
+
 from perfpolicy.api import traffic as wire
 from perfpolicy.policy import model
 from perfpolicy.policy.limits import resolve_proxy
@@ -25,7 +27,7 @@ def resolve_traffic(context: Resolution, service: model.Service, *, in_mesh: boo
         gateways=gateways,
         routes=routes,
         subsets=subsets,
-        load_balancer=_load_balancer(context, settings.load_balancer),
+        load_balancer=_load_balancer(context, settings, service),
         connection_pool=_connection_pool(context, settings.connection_pool),
         circuit_breaker=_circuit_breaker(settings.circuit_breaker),
         proxy=resolve_proxy(context, settings, service, in_mesh=in_mesh),
@@ -56,14 +58,22 @@ def _exposure(context: Resolution, settings: wire.Traffic) -> tuple[tuple[str, .
     return tuple(settings.hosts or ()), tuple(model.GatewayRef(ref.namespace, ref.name) for ref in settings.gateways or ())
 
 
+_OF_REQUESTS: Final = (
+    "hosts", "routes", "timeout", "retries",
+    "connectionPool.maxPendingRequests", "connectionPool.maxRequests", "connectionPool.maxRequestsPerConnection",
+)  # fmt: skip
+"""What means nothing where only connections are seen."""
+
+
 def _refuse_http(context: Resolution) -> None:
-    for name in ("hosts", "routes", "timeout", "retries"):
+    for name in _OF_REQUESTS:
         if context.by_policy(f"spec.traffic.{name}"):
             message = "the Service has no HTTP or gRPC port: name its port http or grpc, set appProtocol, or remove this field"
             context.report(f"spec.traffic.{name}", message)
 
 
-def _load_balancer(context: Resolution, balancer: wire.LoadBalancer | None) -> model.LoadBalancer | None:
+def _load_balancer(context: Resolution, settings: wire.Traffic, service: model.Service) -> model.LoadBalancer | None:
+    balancer = settings.load_balancer
     if balancer is None or not balancer.enabled:
         return None
     path, algorithm, hashed = "spec.traffic.loadBalancer", model.Algorithm(filled(balancer.algorithm)), balancer.consistent_hash
@@ -76,13 +86,56 @@ def _load_balancer(context: Resolution, balancer: wire.LoadBalancer | None) -> m
     if balancer.warmup and not warms and context.by_policy(f"{path}.warmup"):
         context.report(f"{path}.warmup", f"only for algorithm: RoundRobin and LeastRequest, not {algorithm}")
     used = hashed if hashing else None
+    if used and used.type != "SourceIP" and not service.speaks_http:
+        if context.by_policy(f"{path}.consistentHash"):
+            context.report(
+                f"{path}.consistentHash.type", f"the Service has no HTTP or gRPC port, so nothing has a {used.type}: use SourceIP"
+            )
+        return None
     return model.LoadBalancer(
         algorithm=algorithm,
         hash_header=used.name if used and used.type == "Header" else None,
         hash_cookie=used.name if used and used.type == "Cookie" else None,
         hash_source_ip=bool(used and used.type == "SourceIP"),
         warmup=parse_duration(balancer.warmup) if balancer.warmup and warms else None,
+        locality=_locality(context, balancer.locality, breaker=settings.circuit_breaker),
     )
+
+
+def _locality(
+    context: Resolution, locality: wire.LocalityBalancing | None, *, breaker: wire.CircuitBreaker | None
+) -> model.LocalityBalancing | None:
+    if locality is None:
+        return None
+    path = "spec.traffic.loadBalancer.locality"
+    if locality.enabled and not locality.distribute and not (breaker and breaker.enabled):
+        # Istio leaves failover out then: nobody would notice that the preferred pods fail.
+        if context.by_policy(path):
+            context.report(path, "needs spec.traffic.circuitBreaker, which finds out that pods fail; only distribute does without")
+        return None
+    failover, distribute = locality.failover or [], locality.distribute or []
+    _check_apart(context, f"{path}.failover", [rule.from_ for rule in failover], "from")
+    _check_apart(context, f"{path}.distribute", [rule.from_ for rule in distribute], "from")
+    for index, rule in enumerate(distribute):
+        _check_apart(context, f"{path}.distribute[{index}].to", [share.locality for share in rule.to], "locality")
+    return model.LocalityBalancing(
+        enabled=locality.enabled,
+        failover={rule.from_: rule.to for rule in failover},
+        distribute={rule.from_: {share.locality: share.weight for share in rule.to} for rule in distribute},
+    )
+
+
+def _check_apart(context: Resolution, path: str, localities: list[str], name: str) -> None:
+    """Reports localities of which one contains another: which of the two counts would depend on their order."""
+    for index, text in enumerate(localities):
+        for other in localities[:index]:
+            if _contains(text, other) or _contains(other, text):
+                context.report(f"{path}[{index}].{name}", f"{text} overlaps {other}: each place may be named once")
+
+
+def _contains(outer: str, inner: str) -> bool:
+    area = outer.removesuffix("*").removesuffix("/")
+    return not area or f"{inner}/".startswith(f"{area}/")
 
 
 def _connection_pool(context: Resolution, pool: wire.ConnectionPool | None) -> model.ConnectionPool | None:
