@@ -2,7 +2,8 @@
 // can be changed while it runs, so that a promise can really be broken and really be kept again.
 //
 // Three ports, so that mTLS and authorization on the application's port can be shown without losing scraping or control:
-// the application (PORT, 8080), the faults (CONTROL_PORT, 8081) and the metrics (METRICS_PORT, 9090).
+// the application (PORT, 8080), the faults (CONTROL_PORT, 8081) and the metrics (METRICS_PORT, 9090). With GRPC_PORT it also
+// answers gRPC's health service there.
 package main
 
 import (
@@ -17,8 +18,17 @@ import (
 	"time"
 )
 
-// How long requests in flight may still take after SIGTERM.
-const shutdownGrace = 10 * time.Second
+const (
+	// How long requests in flight may still take after SIGTERM.
+	shutdownGrace     = 10 * time.Second
+	readHeaderTimeout = 10 * time.Second
+)
+
+// server is what http.Server can do and serve needs; ListenAndServe ends with http.ErrServerClosed after Shutdown.
+type server interface {
+	ListenAndServe() error
+	Shutdown(ctx context.Context) error
+}
 
 func main() {
 	log.SetFlags(log.LstdFlags | log.LUTC)
@@ -38,26 +48,29 @@ func main() {
 		faults:    faults,
 		upstreams: upstreams,
 	}
-	servers := []*http.Server{
-		{Addr: ":" + environment("PORT", "8080"), Handler: app.routes(measured)},
-		{Addr: ":" + environment("CONTROL_PORT", "8081"), Handler: faults.routes()},
-		{Addr: ":" + environment("METRICS_PORT", "9090"), Handler: measured.routes()},
+	application, control, metrics := ":"+environment("PORT", "8080"), ":"+environment("CONTROL_PORT", "8081"), ":"+environment("METRICS_PORT", "9090")
+	servers := []server{
+		&http.Server{Addr: application, Handler: app.routes(measured), ReadHeaderTimeout: readHeaderTimeout},
+		&http.Server{Addr: control, Handler: faults.routes(), ReadHeaderTimeout: readHeaderTimeout},
+		&http.Server{Addr: metrics, Handler: measured.routes(), ReadHeaderTimeout: readHeaderTimeout},
+	}
+	if port := os.Getenv("GRPC_PORT"); port != "" {
+		servers = append(servers, newGRPCServer(":"+port, app))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	log.Printf("%s %s serves %s, control %s, metrics %s", app.service, app.version, servers[0].Addr, servers[1].Addr, servers[2].Addr)
+	log.Printf("%s %s serves %s, control %s, metrics %s", app.service, app.version, application, control, metrics)
 	if err := serve(ctx, servers); err != nil {
 		log.Fatal(err)
 	}
 }
 
 // serve runs all servers until ctx ends, then lets requests in flight finish. The first server that fails ends all.
-func serve(ctx context.Context, servers []*http.Server) error {
+func serve(ctx context.Context, servers []server) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var running sync.WaitGroup
 	for _, server := range servers {
-		server.ReadHeaderTimeout = 10 * time.Second
 		running.Go(func() {
 			if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 				cancel(err)
@@ -69,7 +82,7 @@ func serve(ctx context.Context, servers []*http.Server) error {
 	defer release()
 	for _, server := range servers {
 		if err := server.Shutdown(grace); err != nil {
-			log.Printf("shutdown of %s: %v", server.Addr, err)
+			log.Printf("shutdown: %v", err)
 		}
 	}
 	running.Wait()
