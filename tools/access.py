@@ -1,7 +1,7 @@
 """The chart's rights, made out of the code: RBAC rules from the kinds rendered and watched, admission checks from what a spec asks for.
 
 charts/perfpolicy/files/rbac/*.yaml hold the rules of a role each, charts/perfpolicy/files/admission.yaml the validations of the
-ValidatingAdmissionPolicy; the chart's templates only say what is bound where. That the rules fit the calls is proved by e2e/test_access.py.
+ValidatingAdmissionPolicies; templates only say what is bound where. That the rules fit the calls is proved by e2e/test_access.py.
 """
 
 import re
@@ -40,6 +40,9 @@ CHECK_COST: Final = 350_000
 """What the API server charges for one `check()` in CEL."""
 POLICY_BUDGET: Final = 10_000_000
 """What it lets all expressions of one ValidatingAdmissionPolicy cost together; one expression may cost a tenth of it."""
+
+KINDS_IN_ONE: Final = (POLICY_BUDGET * 9 // 10 // CHECK_COST - 1) // 2
+"""Kinds, of two checks each, that fit into one ValidatingAdmissionPolicy beside the check of the class; a tenth is left for the rest."""
 
 
 class Right(NamedTuple):
@@ -92,20 +95,24 @@ def rules(wanted: Iterable[Right]) -> list[dict[str, list[str]]]:
     ]
 
 
-def admission(kinds: Iterable[ChildKind] = KINDS) -> dict[str, Any]:
-    """Match conditions, variables and validations of the ValidatingAdmissionPolicy; `variables.className` is the chart's to define.
+def admission(kinds: Iterable[ChildKind] = KINDS) -> list[dict[str, Any]]:
+    """Match conditions, variables and validations of each ValidatingAdmissionPolicy; `variables.className` is the chart's to define.
 
-    One validation per kind with two checks, because of CHECK_COST. Raises ValueError where all of them together could pass POLICY_BUDGET.
+    One validation per kind with two checks, because of CHECK_COST, and as few policies as keep within POLICY_BUDGET. The first also asks
+    for the class.
     """
     kinds = tuple(kinds)
-    if (2 * len(kinds) + 1) * CHECK_COST > 0.9 * POLICY_BUDGET:
-        raise ValueError(f"{len(kinds)} kinds do not fit into the budget of one ValidatingAdmissionPolicy: split it")
+    parts = -(-len(kinds) // KINDS_IN_ONE)
+    return [_policy(kinds[part::parts], first=part == 0) for part in range(parts)]
+
+
+def _policy(kinds: tuple[ChildKind, ...], *, first: bool) -> dict[str, Any]:
     # The garbage collector and whoever edits labels update policies, too: they are not judged for what somebody else wrote.
     written = "request.operation == 'CREATE' || (object.spec != oldObject.spec && !has(object.metadata.deletionTimestamp))"
     return {
         "matchConditions": [{"name": "spec-is-written", "expression": written}],
         "variables": [{"name": kind.plural, "expression": _verb(kind)} for kind in kinds],
-        "validations": [_class_check(), *map(_kind_check, kinds)],
+        "validations": [*([_class_check()] if first else []), *map(_kind_check, kinds)],
     }
 
 
@@ -157,4 +164,4 @@ def _kind_check(kind: ChildKind) -> dict[str, str]:
 def generate(_root: Path) -> dict[Path, str]:
     """{path relative to the root: text} of the chart's files."""
     files = {CHART / "files/rbac" / f"{name}.yaml": _HEADER + yaml_text.dump(rules(wanted)) for name, wanted in rights().items()}
-    return {**files, CHART / "files/admission.yaml": _HEADER + yaml_text.dump(admission())}
+    return {**files, CHART / "files/admission.yaml": _HEADER + yaml_text.dump({"policies": admission()})}
