@@ -9,10 +9,12 @@ CHILDREN = {
     "peerauthentication": "{name}",
     "authorizationpolicy": "{name}-allow",
     "envoyfilter": "{name}",
+    "poddisruptionbudget": "{name}",
     "service": "{name}",
     "destinationrule": "{name}",
     "virtualservice": "{name}",
     "deployment": "{name}",
+    "horizontalpodautoscaler": "{name}",
     "prometheusrule": "{name}",
 }
 """kubectl's word for each kind of child of `a_policy`, and its name."""
@@ -32,13 +34,19 @@ def a_class(name: str = CLASS, **spec: Any) -> dict[str, Any]:
 
 def a_policy(name: str, namespace: str, *, replicas: int = 1, **spec: Any) -> dict[str, Any]:
     """A policy with a child of every kind; keyword arguments replace parts of its spec."""
+    deployment = {
+        "image": "localhost/backend:lab",
+        "replicas": replicas,
+        "ports": [{"name": "http", "port": 8080}],
+        "resources": {"requests": {"cpu": "10m"}},
+    }
     return {
         "apiVersion": API_VERSION,
         "kind": "PerformancePolicy",
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
             "className": CLASS,
-            "workload": {"deployment": {"image": "localhost/backend:lab", "replicas": replicas, "ports": [{"name": "http", "port": 8080}]}},
+            "workload": {"deployment": deployment},
             "service": {"port": 80},
             "thresholds": {"window": "1m", "errorRate": {"max": "5%"}, "latency": [{"quantile": "p95", "max": "500ms"}]},
             "objectives": [{"name": "availability", "sli": "Availability", "target": "99.9%", "windowDays": 30}],
@@ -51,6 +59,8 @@ def a_policy(name: str, namespace: str, *, replicas: int = 1, **spec: Any) -> di
             },
             "security": {"mtls": "Strict", "allow": [{"from": {"namespaces": [namespace]}}]},
             "network": {"ingress": [{"fromPods": {"app": "client"}, "ports": [{"port": 8080}]}]},
+            "scaling": {"minReplicas": 1, "maxReplicas": 5, "target": {"cpu": "70%"}},
+            "disruptionBudget": {"maxUnavailable": "1"},
             **spec,
         },
     }

@@ -4,12 +4,15 @@ Each proof asks the running world once and raises AssertionError (or CommandErro
 until each holds; e2e/mutate.py takes one kind away after the other and waits until its proofs fail.
 """
 
+import json
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
 from math import sqrt
 from typing import Any
 
+from e2e.cluster import Cluster
+from e2e.waiting import eventually
 from e2e.world import Faults, World
 from lab import mesh, prometheus, workloads
 from lab.errors import CommandError
@@ -154,6 +157,27 @@ def requests_over_the_limit_are_refused(world: World) -> None:
     assert {answer.status for answer in world.ask("web", "/api/who", times=6, x_client=client)} == {200}
 
 
+def an_eviction_beyond_the_budget_is_refused(world: World) -> None:
+    """Both pods are to stay. A dry run: the API server judges it as it would the eviction itself."""
+    for pod in world.pods("web"):
+        problem = evict(world.cluster, world.namespace, pod, dry_run=True)
+        assert "violate the pod's disruption budget" in problem, problem or f"{pod} would go"
+
+
+def the_autoscaler_keeps_its_bounds(world: World) -> None:
+    """Somebody scales by hand beyond the two pods that are the most and the fewest."""
+
+    def wanted() -> int:
+        return int((world.cluster.get("deployment", "web", world.namespace) or {})["spec"]["replicas"])
+
+    world.cluster.kubectl("scale", "deployment", "web", "-n", world.namespace, "--replicas=3")
+    try:
+        eventually(lambda: wanted() == 2, seconds=20)
+    finally:
+        world.cluster.kubectl("scale", "deployment", "web", "-n", world.namespace, "--replicas=2")
+    eventually(lambda: len(world.pods("web")) == 2)
+
+
 def only_the_named_callers_can_connect(world: World) -> None:
     """Computed from the live NetworkPolicies, namespaces and pods (no CNI in the lab enforces them)."""
     cluster, (web, *_) = reachability(world), live_pods(world, world.namespace, "app=web")
@@ -208,6 +232,7 @@ PROOFS: dict[str, tuple[Proof, ...]] = {
     "PeerAuthentication": (plaintext_is_refused_but_for_the_metrics_port,),
     "AuthorizationPolicy": (one_right_and_one_wrong_is_refused,),
     "EnvoyFilter": (requests_over_the_limit_are_refused,),
+    "PodDisruptionBudget": (an_eviction_beyond_the_budget_is_refused,),
     "Service": (the_service_is_found_by_name_and_address,),
     "DestinationRule": (a_failing_pod_is_ejected, a_header_chooses_the_canary),
     "VirtualService": (
@@ -218,6 +243,7 @@ PROOFS: dict[str, tuple[Proof, ...]] = {
         the_granted_host_is_served_by_the_gateway,
     ),
     "Deployment": (the_pods_of_the_deployment_answer, an_unready_pod_gets_no_requests),
+    "HorizontalPodAutoscaler": (the_autoscaler_keeps_its_bounds,),
     "PrometheusRule": (rules_of_the_prometheus_rule_are_evaluated,),
     "ConfigMap": (rules_of_the_config_map_are_evaluated,),
 }
@@ -242,6 +268,18 @@ def holds(proof: Proof, world: World) -> None:
 def statuses(answers: Any) -> str:
     """Statuses in order, in one word."""
     return " ".join(str(answer.status) for answer in answers)
+
+
+def evict(cluster: Cluster, namespace: str, pod: str, *, dry_run: bool = False) -> str:
+    """Ask the eviction API for a pod, as a drain does; the refusal, empty where it goes."""
+    metadata = {"name": pod, "namespace": namespace}
+    options = {"deleteOptions": {"dryRun": ["All"]}} if dry_run else {}
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata, **options}
+    try:
+        cluster.kubectl("create", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction", "-f", "-", input=json.dumps(eviction))
+    except CommandError as error:
+        return str(error)
+    return ""
 
 
 def endpoints(world: World, service: str) -> set[str]:

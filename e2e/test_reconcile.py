@@ -25,6 +25,8 @@ DRIFT: dict[str, Any] = {
     "destinationrule": {"spec": {"trafficPolicy": {"outlierDetection": {"consecutive5xxErrors": 99}}}},
     "virtualservice": {"spec": {"http": [{"route": [{"destination": {"host": "elsewhere"}}]}]}},
     "deployment": {"spec": {"template": {"spec": {"containers": [{"name": "web", "image": "localhost/evil:1"}]}}}},
+    "poddisruptionbudget": {"spec": {"maxUnavailable": 3}},
+    "horizontalpodautoscaler": {"spec": {"maxReplicas": 9}},
     "prometheusrule": {"spec": {"groups": []}},
 }
 

@@ -94,6 +94,8 @@ def web_policy(namespace: str, class_name: str, host: str) -> dict[str, Any]:
             "ingress": [{"fromNamespaces": {"kubernetes.io/metadata.name": load.NAMESPACE}, "ports": [{"port": workloads.PORT}]}],
             "egress": [{"toServices": [{"name": "shop"}]}],
         },
+        scaling={"minReplicas": 2, "maxReplicas": 2, "target": {"cpu": "70%"}},
+        disruptionBudget={"minAvailable": "2"},
         observability={"scrape": {"path": "/metrics"}},
     )
 

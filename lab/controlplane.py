@@ -182,6 +182,8 @@ def _controller_manager(lab: Lab) -> None:
         f"--cluster-signing-key-file={ca.key}",
         "--kube-api-qps=200",
         "--kube-api-burst=400",
+        # 15 s by default: tests wait for it, and metrics-server's own 15 s stay.
+        "--horizontal-pod-autoscaler-sync-period=5s",
     ]
     _delegating_daemon(lab, "controller-manager", config, flags)
 

@@ -192,6 +192,16 @@ def traffic(**changes: Any) -> model.Traffic:
     return replace(model.Traffic((), (), (), (), None, None, None), **changes)
 
 
+def a_scaling(**changes: Any) -> model.Scaling:
+    """Two to ten pods at 70 % of the CPU request."""
+    return replace(model.Scaling(2, 10, 70, None), **changes)
+
+
+def a_budget(**changes: Any) -> model.DisruptionBudget:
+    """A quarter of the pods may be missing."""
+    return replace(model.DisruptionBudget(Decimal("0.25"), None), **changes)
+
+
 def security(**changes: Any) -> model.Security:
     """Nothing asked for."""
     return replace(model.Security(None, (), (), False), **changes)
@@ -261,6 +271,8 @@ def a_full_policy(*, name: str = "operation-service", namespace: str = "ce-hub",
         base,
         workload=replace(base.workload, owned=_full_deployment()),
         service=replace(base.service, owned=True),
+        scaling=_full_scaling(),
+        disruption_budget=a_budget(),
         objectives=(
             an_objective(),
             an_objective(name="fast", target=Decimal("0.99"), threshold=timedelta(milliseconds=500)),
@@ -291,6 +303,12 @@ def a_full_policy(*, name: str = "operation-service", namespace: str = "ce-hub",
 
 def _full_deployment() -> model.OwnedDeployment:
     return an_owned_deployment(liveness=a_probe(), readiness=a_probe("/ready"), env={"LOG_LEVEL": "info"})
+
+
+def _full_scaling() -> model.Scaling:
+    steps = (model.ScalingStep("Percent", 100, timedelta(seconds=30)), model.ScalingStep("Pods", 4, timedelta(seconds=15)))
+    up, down = model.ScalingRules(timedelta(0), "Max", steps), model.ScalingRules(timedelta(minutes=2), None, ())
+    return a_scaling(memory_percent=80, up=up, down=down)
 
 
 def _full_traffic() -> model.Traffic:

@@ -164,6 +164,20 @@ SETTINGS: Final[Mapping[str, Any]] = {
             }
         ],
     },
+    "scaling": {
+        "minReplicas": 2,
+        "maxReplicas": 6,
+        "target": {"cpu": "60%", "memory": "70%"},
+        "behavior": {
+            way: {
+                "stabilizationWindow": "1m",
+                "selectPolicy": "Min",
+                "policies": [{"type": "Pods", "value": 2, "period": "20s"}, {"type": "Percent", "value": 50, "period": "30s"}],
+            }
+            for way in ("scaleUp", "scaleDown")
+        },
+    },
+    "disruptionBudget": {"maxUnavailable": "40%"},
     "observability": {
         "alerts": {"labels": {"team": "shop"}, "runbook": "https://runbooks.example.com/shop", "disabled": ["ErrorBudgetBurn"]},
         "scrape": {"path": "/stats"},
@@ -190,7 +204,7 @@ CLASS: Final[Mapping[str, Any]] = {
         "maxConnections": 10,
         "maxRequestRate": {"requests": 10, "per": "2m"},
         "maxConcurrency": 20,
-        "maxReplicas": 2,
+        "maxReplicas": 6,
         "maxFault": "10%",
     },
     "grants": [
@@ -249,7 +263,14 @@ _CUSTOM: Final[Mapping[str, Any]] = {"metrics": {"source": "Custom", "custom": {
 BARE: Final[Mapping[str, Any]] = {"workload": {"deployment": DEPLOYMENT}}
 POLICIES: Final[tuple[Mapping[str, Any], ...]] = (
     {**BARE, **SETTINGS},
-    {**SETTINGS, "workload": TARGET, "service": {"metricsPort": 9090}, "traffic": {**SETTINGS["traffic"], "loadBalancer": _HASHED}},
+    {
+        **SETTINGS,
+        "workload": TARGET,
+        "service": {"metricsPort": 9090},
+        "traffic": {**SETTINGS["traffic"], "loadBalancer": _HASHED},
+        "scaling": {**SETTINGS["scaling"], "target": {"cpu": "60%"}},
+        "disruptionBudget": {"minAvailable": "40%"},
+    },
     {**BARE, **_GRPC},
     {**BARE, **_HTTP},
     {**BARE, **_NATIVE},
@@ -260,7 +281,14 @@ POLICIES: Final[tuple[Mapping[str, Any], ...]] = (
 UNLIMITED: Final = {name: value for name, value in CLASS.items() if name != "limits"}
 CLASSES: Final[tuple[Mapping[str, Any], ...]] = (
     {**UNLIMITED, "defaults": SETTINGS},
-    {**UNLIMITED, "defaults": {**SETTINGS, "traffic": {**SETTINGS["traffic"], "loadBalancer": _HASHED}}},
+    {
+        **UNLIMITED,
+        "defaults": {
+            **SETTINGS,
+            "traffic": {**SETTINGS["traffic"], "loadBalancer": _HASHED},
+            "disruptionBudget": {"minAvailable": "40%"},
+        },
+    },
     {**UNLIMITED, "defaults": _GRPC},
     {**UNLIMITED, "defaults": _HTTP},
     {**UNLIMITED, "defaults": _NATIVE},

@@ -58,6 +58,7 @@ _OBSERVED: Final = (
     Resource("apps", "v1", "StatefulSet", "statefulsets"),
     Resource("apps", "v1", "DaemonSet", "daemonsets"),
     Resource("argoproj.io", "v1alpha1", "Rollout", "rollouts"),
+    Resource("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects"),
 )
 WATCHED: Final = tuple(dict.fromkeys((*_CHILDREN, *_OBSERVED)))
 _WHOLE: Final = foreign.KINDS | workloads.KINDS
@@ -102,7 +103,9 @@ class Runtime:
             classes=self.classes,
             hub=self.hub,
             objects=self._objects,
-            applier=Applier(self._objects, Lookup(self._objects, self.queue.waiting), self.hub.children, self._is_complete),
+            applier=Applier(
+                self._objects, Lookup(self._objects, self.queue.waiting), self.hub.children, self._is_complete, self.hub.foreign.scales
+            ),
             statuses=StatusWriter(api),
             notify=self._notify,
             now=_now,

@@ -50,13 +50,44 @@ _CONTENTS: Mapping[str, Mapping[str, Any]] = {
     "traffic.responseHeaders": {"hstsDays": 1},
     "traffic.compression": {"minBytes": 100},
     "network": {"egress": []},
+    "scaling": {"minReplicas": 2},
+    "disruptionBudget": {"minAvailable": "50%"},
     "observability.alerts": {"disabled": []},
     "observability.scrape": {"path": "/m"},
 }
 
 _ADDRESS = {"type": "RemoteAddress"}
 
+_ONE_OF_TWO = "set exactly one of maxUnavailable and minAvailable, or mode: Disabled"
+
 CASES: tuple[BadPolicy, ...] = (
+    BadPolicy(
+        "fewest pods above most", {"scaling": {"minReplicas": 3, "maxReplicas": 2}}, "spec.scaling.minReplicas", "at most maxReplicas"
+    ),
+    BadPolicy("a use of nothing", {"scaling.target.cpu": "0%"}, "spec.scaling.target.cpu", "from 1% to 999%", _PATTERN),
+    BadPolicy(
+        "a period longer than Kubernetes remembers",
+        {"scaling.behavior.scaleUp.policies": [{"type": "Pods", "value": 1, "period": "31m"}]},
+        "spec.scaling.behavior.scaleUp.policies[0].period",
+        "period must be between 1s and 30m",
+    ),
+    BadPolicy(
+        "a window longer than Kubernetes remembers",
+        {"scaling.behavior.scaleDown.stabilizationWindow": "61m"},
+        "spec.scaling.behavior.scaleDown.stabilizationWindow",
+        "stabilizationWindow must be between 0s and 1h",
+    ),
+    BadPolicy("a budget without a figure", {"disruptionBudget": {}}, "spec.disruptionBudget", _ONE_OF_TWO),
+    BadPolicy(
+        "a budget with both", {"disruptionBudget": {"maxUnavailable": "1", "minAvailable": "1"}}, "spec.disruptionBudget", _ONE_OF_TWO
+    ),
+    BadPolicy(
+        "a share above all",
+        {"disruptionBudget": {"maxUnavailable": "101%"}},
+        "spec.disruptionBudget.maxUnavailable",
+        "a number of pods or a percentage",
+        _PATTERN,
+    ),
     BadPolicy(
         "a header without a name",
         {"traffic.rateLimit.local": {"requests": 1, "by": [{"type": "Header"}]}},

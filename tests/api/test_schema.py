@@ -184,13 +184,14 @@ def test_durations_are_those_of_the_gateway_api() -> None:
 # Blocks that cause an object or a setting of their own: without a way to say no, a class could not be refused.
 SWITCHED = (
     "thresholds.errorRate", "thresholds.throughput", "thresholds.resources", "traffic.retries", "traffic.loadBalancer",
-    "traffic.connectionPool", "traffic.circuitBreaker", "network", "observability.alerts", "observability.scrape",
+    "traffic.connectionPool", "traffic.circuitBreaker", "network", "disruptionBudget", "observability.alerts", "observability.scrape",
 )  # fmt: skip
 
 
 # What a class can offer as well: its figures are used where a policy names the block.
 OFFERED = {
     "traffic.rateLimit": "Enabled", "traffic.concurrency": "Fixed", "traffic.responseHeaders": "Enabled", "traffic.compression": "Enabled",
+    "scaling": "Enabled",
 }  # fmt: skip
 
 

@@ -61,6 +61,15 @@ GRANTED = {"grants": [{"name": "all", "workloadCreation": "Allowed", "envoyFilte
         ({"maxConcurrency": 10}, {"traffic.concurrency": {"mode": "Disabled"}}, "spec.traffic.concurrency.max", "not no limit"),
         ({"maxReplicas": 3}, {"workload.deployment": {**DEPLOYMENT, "replicas": 4}}, "spec.workload.deployment.replicas", "at most 3"),
         (
+            {"maxReplicas": 3},
+            {
+                "workload.deployment": {**DEPLOYMENT, "resources": {"requests": {"cpu": "100m"}}},
+                "scaling": {"minReplicas": 2, "maxReplicas": 4, "target": {"cpu": "70%"}},
+            },
+            "spec.scaling.maxReplicas",
+            "not 4",
+        ),
+        (
             {"maxFault": "1%"},
             _route(fault={"abort": {"status": 500, "percent": "1.1%"}}),
             "spec.traffic.routes[0].fault.abort.percent",

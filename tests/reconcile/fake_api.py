@@ -39,14 +39,14 @@ class FakeApi:
     statuses: dict[PolicyKey, Mapping[str, Any]] = field(default_factory=dict)
     status_uids: dict[PolicyKey, str] = field(default_factory=dict)
     log: list[tuple[str, str]] = field(default_factory=list)
-    failures: dict[ChildRef, list[PerfPolicyError]] = field(default_factory=dict)
-    """Errors the next writes of an object meet, first come first served."""
+    failures: dict[ChildRef, list[PerfPolicyError | None]] = field(default_factory=dict)
+    """Errors the next writes of an object meet, first come first served; None: that write succeeds."""
     before_write: dict[ChildRef, Manifest] = field(default_factory=dict)
     """Objects somebody else creates just before our first write of that name."""
     finds: int = 0
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    async def apply(self, manifest: Manifest, *, force: bool) -> Applied:
+    async def apply(self, manifest: Manifest, *, force: bool, manager: str = FIELD_MANAGER) -> Applied:
         ref = ref_of(manifest)
         self._fail(ref)
         if (theirs := self.before_write.pop(ref, None)) is not None:
@@ -57,7 +57,7 @@ class FakeApi:
             raise ApiRejected("uid mismatch", 409, "Conflict")
         created = live is None
         self.log.append(("create" if created else "apply", str(ref)))
-        self._merge(ref, manifest, FIELD_MANAGER, "Apply", force=force)
+        self._merge(ref, manifest, manager, "Apply", force=force)
         return Applied(copy.deepcopy(self.objects[ref]["metadata"]), created)
 
     async def delete(self, kind: GroupKind, namespace: str, name: str, uid: str) -> bool:
@@ -112,8 +112,8 @@ class FakeApi:
         return [entry for entry in self.log if entry[0] != "status" and verb in ("", entry[0])]
 
     def _fail(self, ref: ChildRef) -> None:
-        if self.failures.get(ref):
-            raise self.failures[ref].pop(0)
+        if self.failures.get(ref) and (error := self.failures[ref].pop(0)) is not None:
+            raise error
 
     def _merge(self, ref: ChildRef, manifest: Manifest, manager: str, operation: str, *, force: bool, subresource: str = "") -> None:
         live = self.objects.setdefault(ref, self._new(manifest)) if ref not in self.objects else self.objects[ref]

@@ -10,7 +10,7 @@ from perfpolicy.errors import ApiRejected, ApiUnavailable
 from perfpolicy.policy.model import Policy, PolicyKey
 from perfpolicy.reconcile.applier import Applier, Held, Outcome
 from perfpolicy.reconcile.children import ChildRef
-from perfpolicy.reconcile.foreign import VIRTUAL_SERVICE, Withheld
+from perfpolicy.reconcile.foreign import AUTOSCALER, VIRTUAL_SERVICE, Withheld
 from perfpolicy.reconcile.hub import Hub
 from perfpolicy.reconcile.queue import Work
 from perfpolicy.render.manifest import GroupKind, Manifest
@@ -20,7 +20,8 @@ from tests.reconcile.fake_api import FakeApi
 
 CONFIG_MAP = GroupKind("", "ConfigMap")
 DEPLOYMENT = GroupKind("apps", "Deployment")
-KINDS = frozenset({CONFIG_MAP, DEPLOYMENT, VIRTUAL_SERVICE})
+KINDS = frozenset({CONFIG_MAP, DEPLOYMENT, VIRTUAL_SERVICE, AUTOSCALER})
+HPA_CONTROLLER = "kube-controller-manager"
 
 
 def child(kind: GroupKind, version: str = "v1", uid: str = "me", name: str = "web", **spec: Any) -> Manifest:
@@ -55,7 +56,7 @@ class Bench:
         self.hub = self.api.hub = Hub(self._enqueue, KINDS)
         for ref, obj in self.api.objects.items():
             self.hub.put(ref.kind, obj)
-        self.applier = Applier(self.api, self.api, self.hub.children, lambda kind: kind in self.complete)
+        self.applier = Applier(self.api, self.api, self.hub.children, lambda kind: kind in self.complete, self.hub.foreign.scales)
 
     def _enqueue(self, key: PolicyKey, work: Work) -> None:
         assert work is Work.RECONCILE
@@ -281,6 +282,122 @@ async def test_replicas_are_left_to_who_scales_and_never_reset(bench: Bench) -> 
     await bench.apply(child(DEPLOYMENT, replicas=5, image="b"))
     assert bench.api.objects[ref(DEPLOYMENT)]["spec"] == {"replicas": 8, "image": "b"}
     assert (await bench.apply(child(DEPLOYMENT, replicas=6, image="b"))).writes == 0
+
+
+def replicas(bench: Bench) -> Any:
+    return bench.api.objects[ref(DEPLOYMENT)]["spec"].get("replicas")
+
+
+def owners(bench: Bench) -> set[str]:
+    """Field managers that own spec.replicas."""
+    managed = bench.api.objects[ref(DEPLOYMENT)]["metadata"]["managedFields"]
+    return {entry["manager"] for entry in managed if "f:replicas" in entry["fieldsV1"].get("f:spec", {})}
+
+
+def their_autoscaler(name: str = "theirs") -> Manifest:
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": name, "namespace": "ns"},
+        "spec": {"scaleTargetRef": target},
+    }
+
+
+async def test_a_new_scaled_deployment_starts_with_its_replicas_and_lets_go_of_them(bench: Bench) -> None:
+    children = (child(DEPLOYMENT, replicas=5, image="a"), child(AUTOSCALER, version="v2"))
+    await bench.apply(*children)
+    assert (replicas(bench), owners(bench)) == (5, {"perfpolicy-replicas"})
+    assert (await bench.apply(*children)).writes == 0
+    bench.restart()
+    assert (await bench.apply(*children)).writes == 0
+
+
+async def test_adding_and_removing_scaling_never_changes_replicas_but_to_what_the_policy_says(bench: Bench) -> None:
+    seen: list[Any] = []
+    put = bench.hub.put
+
+    def watch(kind: GroupKind, obj: Manifest) -> None:
+        if kind == DEPLOYMENT:
+            seen.append(obj["spec"].get("replicas"))
+        put(kind, obj)
+
+    bench.hub.put = watch  # type: ignore[method-assign,assignment]
+    bench.complete = frozenset({AUTOSCALER})
+    plain, autoscaler = child(DEPLOYMENT, replicas=5, image="a"), child(AUTOSCALER, version="v2")
+    await bench.apply(plain)
+    await bench.apply(plain, autoscaler)
+    assert owners(bench) == {"perfpolicy-replicas"}
+    bench.api.edit(ref(DEPLOYMENT), {"spec": {"replicas": 8}}, manager=HPA_CONTROLLER, subresource="scale")
+    await bench.apply(child(DEPLOYMENT, replicas=3, image="b"), autoscaler)
+    assert (replicas(bench), owners(bench)) == (8, {HPA_CONTROLLER})
+    await bench.apply(child(DEPLOYMENT, replicas=3, image="b"))
+    assert (replicas(bench), owners(bench)) == (3, {"perfpolicy"})
+    assert seen == [*sorted(seen[:-1]), 3], "5, then 8, then 3, and nothing between"
+    assert set(seen) == {5, 8, 3}
+    assert (await bench.apply(child(DEPLOYMENT, replicas=3, image="b"))).writes == 0
+
+
+async def test_an_autoscaler_goes_before_its_deployment_has_its_own_replicas_again(bench: Bench) -> None:
+    bench.complete = frozenset({AUTOSCALER})
+    await bench.apply(child(DEPLOYMENT, replicas=5, image="a"), child(AUTOSCALER, version="v2"))
+    bench.api.edit(ref(DEPLOYMENT), {"spec": {"replicas": 8}}, manager=HPA_CONTROLLER, subresource="scale")
+    bench.api.log.clear()
+    await bench.apply(child(DEPLOYMENT, replicas=5, image="a"))
+    assert bench.api.writes() == [("delete", "HorizontalPodAutoscaler ns/web"), ("apply", "Deployment ns/web")]
+
+
+async def test_while_its_autoscaler_cannot_be_deleted_replicas_are_left_to_it(bench: Bench) -> None:
+    bench.complete = frozenset({AUTOSCALER})
+    await bench.apply(child(DEPLOYMENT, replicas=5, image="a"), child(AUTOSCALER, version="v2"))
+    bench.api.edit(ref(DEPLOYMENT), {"spec": {"replicas": 8}}, manager=HPA_CONTROLLER, subresource="scale")
+    bench.api.failures[ref(AUTOSCALER)] = [ApiRejected("forbidden", 403)]
+    outcome = await bench.apply(child(DEPLOYMENT, replicas=5, image="a"))
+    assert replicas(bench) == 8
+    assert [refused.ref.kind for refused in outcome.refused] == [AUTOSCALER]
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+async def test_a_crash_between_letting_go_and_applying_ends_the_same(bench: Bench, steps: int) -> None:
+    await bench.apply(child(DEPLOYMENT, replicas=5, image="a"))
+    bench.api.failures[ref(DEPLOYMENT)] = [*[None] * (steps - 1), ApiUnavailable("no answer")]
+    children = (child(DEPLOYMENT, replicas=5, image="a"), child(AUTOSCALER, version="v2"))
+    assert (await bench.apply(*children)).refused
+    bench.restart()
+    assert not (await bench.apply(*children)).refused
+    assert (replicas(bench), owners(bench)) == (5, {"perfpolicy-replicas"})
+
+
+async def test_an_autoscaler_that_is_faster_than_the_handing_over_keeps_its_word(bench: Bench) -> None:
+    await bench.apply(child(DEPLOYMENT, replicas=5, image="a"))
+    read = bench.api.read
+
+    async def read_then_scaled(kind: GroupKind, namespace: str | None, name: str) -> Manifest | None:
+        found = await read(kind, namespace, name)
+        bench.api.edit(ref(DEPLOYMENT), {"spec": {"replicas": 8}}, manager=HPA_CONTROLLER, subresource="scale")
+        return found
+
+    bench.api.read = read_then_scaled  # type: ignore[method-assign]
+    assert not (await bench.apply(child(DEPLOYMENT, replicas=5, image="a"), child(AUTOSCALER, version="v2"))).refused
+    assert (replicas(bench), owners(bench)) == (8, {HPA_CONTROLLER})
+
+
+async def test_replicas_are_left_to_somebody_elses_autoscaler_and_taken_back_when_it_is_gone(bench: Bench) -> None:
+    bench.complete = frozenset({AUTOSCALER})
+    await bench.apply(child(DEPLOYMENT, replicas=5, image="a"))
+    bench.api.create(their_autoscaler())
+    await bench.apply(child(DEPLOYMENT, replicas=6, image="a"))
+    assert replicas(bench) == 5
+    bench.api.edit(ref(DEPLOYMENT), {"spec": {"replicas": 8}}, manager=HPA_CONTROLLER, subresource="scale")
+    await bench.apply(child(DEPLOYMENT, replicas=6, image="a"))
+    assert replicas(bench) == 8
+    bench.api.remove(ref(AUTOSCALER, "theirs"))
+    bench.complete = frozenset()
+    await bench.apply(child(DEPLOYMENT, replicas=6, image="a"))
+    assert replicas(bench) == 8, "where autoscalers cannot be listed there may be one"
+    bench.complete = frozenset({AUTOSCALER})
+    await bench.apply(child(DEPLOYMENT, replicas=6, image="a"))
+    assert replicas(bench) == 6
 
 
 async def test_replicas_edited_by_hand_are_drift(bench: Bench) -> None:

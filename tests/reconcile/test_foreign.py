@@ -5,10 +5,19 @@ from typing import Any
 import pytest
 
 from perfpolicy.reconcile.children import ChildRef
-from perfpolicy.reconcile.foreign import DESTINATION_RULE, PEER_AUTHENTICATION, VIRTUAL_SERVICE, ForeignClaims, full_name
+from perfpolicy.reconcile.foreign import (
+    AUTOSCALER,
+    DESTINATION_RULE,
+    DISRUPTION_BUDGET,
+    PEER_AUTHENTICATION,
+    SCALED_OBJECT,
+    VIRTUAL_SERVICE,
+    ForeignClaims,
+    full_name,
+)
 from perfpolicy.render.manifest import GroupKind
 from perfpolicy.vocabulary import Reason
-from tests.builders import a_policy, traffic
+from tests.builders import a_policy, a_workload, traffic
 
 POLICY = a_policy(name="web", namespace="ns", traffic=traffic(hosts=("api.test",)))
 OWN_HOST = "web.ns.svc.cluster.local"
@@ -75,6 +84,92 @@ def test_pods_are_claimed_by_a_peer_authentication_that_selects_them(
 ) -> None:
     claims.put(PEER_AUTHENTICATION, obj("theirs", namespace, selector=selector))
     assert reasons(claims) == ([(PEER_AUTHENTICATION, Reason.PODS_CLAIMED)] if withheld else [])
+
+
+DEPLOYMENT = GroupKind("apps", "Deployment")
+LABELLED = a_policy(
+    name="web",
+    namespace="ns",
+    workload=a_workload(name="web", selector={"app": "web"}, pod_labels={"app": "web", "tier": "front", "version": "stable"}),
+)
+
+
+@pytest.mark.parametrize(
+    ("selector", "overlaps"),
+    [
+        ({"matchLabels": {"app": "web"}}, True),
+        ({"matchLabels": {"tier": "front"}}, True),
+        ({"matchLabels": {"tier": "back"}}, False),
+        ({"matchLabels": {"app": "web", "version": "canary"}}, True),
+        ({"matchLabels": {"version": "canary"}}, False),
+        ({}, True),
+        (None, False),
+        ({"matchExpressions": [{"key": "tier", "operator": "In", "values": ["front", "back"]}]}, True),
+        ({"matchExpressions": [{"key": "tier", "operator": "In", "values": ["back"]}]}, False),
+        ({"matchExpressions": [{"key": "tier", "operator": "NotIn", "values": ["front"]}]}, False),
+        ({"matchExpressions": [{"key": "gone", "operator": "NotIn", "values": ["front"]}]}, True),
+        ({"matchExpressions": [{"key": "tier", "operator": "Exists"}]}, True),
+        ({"matchExpressions": [{"key": "gone", "operator": "Exists"}]}, False),
+        ({"matchExpressions": [{"key": "gone", "operator": "DoesNotExist"}]}, True),
+        ({"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}, False),
+        ({"matchLabels": {"app": "web"}, "matchExpressions": [{"key": "tier", "operator": "In", "values": ["back"]}]}, True),
+        ({"matchLabels": {"app": "x"}, "matchExpressions": [{"key": "tier", "operator": "Exists"}]}, False),
+    ],
+)
+def test_a_budget_that_selects_any_of_the_pods_withholds_ours(
+    claims: ForeignClaims, selector: dict[str, Any] | None, overlaps: bool
+) -> None:
+    claims.put(DISRUPTION_BUDGET, obj("theirs", selector=selector))
+    claims.put(DISRUPTION_BUDGET, obj("afar", "elsewhere", selector=selector))
+    found = [(held.kind, held.reason) for held in claims.withheld(LABELLED, entitled)]
+    assert found == ([(DISRUPTION_BUDGET, Reason.PODS_CLAIMED)] if overlaps else [])
+
+
+@pytest.mark.parametrize(
+    ("target", "scales"),
+    [
+        ({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, True),
+        ({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web"}, False),
+        ({"apiVersion": "argoproj.io/v1alpha1", "kind": "Deployment", "name": "web"}, False),
+        ({"apiVersion": "apps/v1", "kind": "Deployment", "name": "other"}, False),
+    ],
+)
+@pytest.mark.parametrize("kind", [AUTOSCALER, SCALED_OBJECT])
+def test_who_scales_the_workload_withholds_our_autoscaler(
+    claims: ForeignClaims, kind: GroupKind, target: dict[str, str], scales: bool
+) -> None:
+    claims.put(kind, obj("theirs", scaleTargetRef=target))
+    claims.put(kind, obj("afar", "elsewhere", scaleTargetRef=target))
+    assert reasons(claims) == ([(AUTOSCALER, Reason.SCALE_TARGET_CLAIMED)] if scales else [])
+    assert claims.scales(ChildRef(DEPLOYMENT, "ns", "web")) is scales
+    claims.drop(ChildRef(kind, "ns", "theirs"))
+    assert not claims.scales(ChildRef(DEPLOYMENT, "ns", "web"))
+    assert reasons(claims) == []
+
+
+def test_a_scaled_object_may_leave_out_what_its_target_is_and_is_named_before_what_keda_makes_of_it(claims: ForeignClaims) -> None:
+    claims.put(AUTOSCALER, obj("keda-hpa-theirs", scaleTargetRef={"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}))
+    claims.put(SCALED_OBJECT, obj("theirs", scaleTargetRef={"name": "web"}))
+    messages = [held.message for held in claims.withheld(POLICY, entitled)]
+    assert messages[0] == "ScaledObject ns/theirs (helm) already scales Deployment ns/web"
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        (AUTOSCALER, {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}),
+        (DISRUPTION_BUDGET, {"selector": {"matchLabels": {"app": "web"}}}),
+        (PEER_AUTHENTICATION, {"selector": {"matchLabels": {"app": "web"}}}),
+        (VIRTUAL_SERVICE, {"hosts": ["web"]}),
+    ],
+)
+def test_what_is_offered_to_the_policy_under_the_name_of_its_child_is_no_claim(
+    claims: ForeignClaims, kind: GroupKind, spec: dict[str, Any]
+) -> None:
+    for name, adopt, free in (("web", "web", True), ("web", "other", False), ("theirs", "web", False), ("web", "", False)):
+        claims.put(kind, obj(name, metadata={"annotations": {"perfpolicy.io/adopt": adopt}}, **spec))
+        assert bool(reasons(claims)) is not free, (name, adopt)
+        claims.drop(ChildRef(kind, "ns", name))
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ class Bench:
             classes=self.classes,
             hub=self.hub,
             objects=self.api,
-            applier=Applier(self.api, self.api, self.hub.children, lambda _: False),
+            applier=Applier(self.api, self.api, self.hub.children, lambda _: False, self.hub.foreign.scales),
             statuses=self.api,
             notify=self._notify,
             now=lambda: self.clock,

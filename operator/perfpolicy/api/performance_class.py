@@ -72,7 +72,7 @@ class Limits(Wire):
     max_concurrency: Limit | None = None
     """The largest traffic.concurrency.max; a policy without one passes it, too."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """The most replicas of a Deployment a policy creates."""
+    """The most replicas of a Deployment a policy creates, and the largest scaling.maxReplicas."""
     max_fault: Percent | None = None
     """The largest share of requests a fault may be injected into; 0% forbids faults."""
 

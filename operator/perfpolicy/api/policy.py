@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from perfpolicy.api.base import POLICY_NAME_MAX, DnsLabel, Rule, Wire
 from perfpolicy.api.observability import Observability
 from perfpolicy.api.parse import parse
+from perfpolicy.api.scaling import DisruptionBudget, Scaling
 from perfpolicy.api.security import Network, Security
 from perfpolicy.api.targets import Metrics, Objectives, Sli, Thresholds
 from perfpolicy.api.traffic import Traffic
@@ -51,6 +52,10 @@ class PolicySettings(Wire):
     """Encryption, and who may call what."""
     network: Network | None = None
     """Network policies."""
+    scaling: Scaling | None = None
+    """How many pods there are, by their use. Left out: as many as the workload says."""
+    disruption_budget: DisruptionBudget | None = None
+    """How many pods evictions may take away at once. Left out: any number."""
     observability: Observability | None = None
     """Alert rules and scraping."""
 

@@ -31,13 +31,13 @@ class Objects:
         self._api = api
         self._resources = resources
 
-    async def apply(self, manifest: Manifest, *, force: bool) -> Applied:
-        """Server-side apply. Unforced, a field somebody else owns makes it an ApiRejected of status 409, with nothing written.
+    async def apply(self, manifest: Manifest, *, force: bool, manager: str = FIELD_MANAGER) -> Applied:
+        """Server-side apply. Unforced, a field somebody else set otherwise makes it an ApiRejected of status 409, with nothing written.
 
         A manifest that carries metadata.uid is refused with 409 where another object stands in its place.
         """
         resource = self._resource(manifest)
-        params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"} | ({"force": "true"} if force else {})
+        params = {"fieldManager": manager, "fieldValidation": "Strict"} | ({"force": "true"} if force else {})
         path = resource.path(manifest["metadata"]["namespace"], manifest["metadata"]["name"])
         answer = await self._api.request("PATCH", path, params=params, body=manifest, content_type=APPLY, accept=METADATA)
         return Applied(answer.body["metadata"], answer.status == 201)

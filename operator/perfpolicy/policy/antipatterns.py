@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
+from math import ceil
 
 from perfpolicy.policy import model
 from perfpolicy.units import format_duration
@@ -87,10 +89,41 @@ def _memory_accumulation(policy: model.Policy) -> Iterator[AntiPattern]:
         )
 
 
+def _blocked_drains(policy: model.Policy) -> Iterator[AntiPattern]:
+    budget = policy.disruption_budget
+    if budget is None or _lets_go(budget, _fewest(policy)):
+        return
+    yield AntiPattern(
+        name="BlockedDrains",
+        path="spec.disruptionBudget",
+        symptom="with the fewest pods it may have, the workload cannot spare one",
+        impact="nodes under its pods cannot be drained: upgrades of the cluster hang until somebody deletes pods by hand",
+        solution='set maxUnavailable: "1", or run more pods than minAvailable',
+    )
+
+
+def _fewest(policy: model.Policy) -> int | None:
+    """Pods the workload has at least; None where only its owner knows."""
+    if policy.scaling is not None:
+        return policy.scaling.minimum
+    return policy.workload.owned.replicas if policy.workload.owned is not None else None
+
+
+def _lets_go(budget: model.DisruptionBudget, pods: int | None) -> bool:
+    """Whether one of so many pods may be evicted. Shares round up, as Kubernetes rounds them."""
+    if budget.max_unavailable is not None:
+        return budget.max_unavailable > 0
+    least = budget.min_available or 0
+    if isinstance(least, Decimal):
+        return least < 1 and (pods is None or ceil(pods * least) < max(pods, 1))
+    return pods is None or least < max(pods, 1)
+
+
 _RULES: tuple[Callable[[model.Policy], Iterator[AntiPattern]], ...] = (
     _retries_outlast_timeout,
     _unbounded_wait,
     _unlimited_concurrency,
     _missing_rate_limit,
     _memory_accumulation,
+    _blocked_drains,
 )

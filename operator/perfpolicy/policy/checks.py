@@ -42,6 +42,10 @@ def check_limits(context: Resolution, service: Service | None) -> None:
     deployment = context.policy.spec.workload.deployment
     if limits.max_replicas is not None and deployment and deployment.replicas > limits.max_replicas:
         _passed(context, "spec.workload.deployment.replicas", "maxReplicas", f"at most {limits.max_replicas}")
+    scaling = context.settings.scaling
+    most = scaling.max_replicas if scaling and scaling.enabled else None
+    if limits.max_replicas is not None and most is not None and most > limits.max_replicas:
+        _passed(context, "spec.scaling.maxReplicas", "maxReplicas", f"at most {limits.max_replicas}, not {most}")
 
 
 def _passed(context: Resolution, path: str, limit: str, allowed: str) -> None:

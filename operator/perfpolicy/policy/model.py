@@ -94,7 +94,8 @@ class OwnedDeployment:
 class Workload:
     """The pods a policy speaks about. `selector`: the labels that select exactly them (also used by every workloadSelector).
 
-    Where the policy refers to a Service it is that Service's selector, which may span several versions of the workload.
+    Where the policy refers to a Service it is that Service's selector, which may span several versions of the workload. `pod_labels`: all
+    labels of the pods, as far as the pod template says.
     """
 
     kind: str
@@ -104,6 +105,7 @@ class Workload:
     requests: Resources
     limits: Resources
     owned: OwnedDeployment | None
+    pod_labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -588,6 +590,44 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class ScalingStep:
+    """The number of pods changes by at most `value` pods or percent of them (`type`: Pods, Percent) within `period`."""
+
+    type: str
+    value: int
+    period: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingRules:
+    """Of one direction. `select`: Max, Min or Disabled; what is None or empty is Kubernetes' own default."""
+
+    window: timedelta | None
+    select: str | None
+    steps: tuple[ScalingStep, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Pods between `minimum` and `maximum`, by the application container's mean use in percent of its requests; one use at least is set."""
+
+    minimum: int
+    maximum: int
+    cpu_percent: int | None
+    memory_percent: int | None
+    up: ScalingRules | None = None
+    down: ScalingRules | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DisruptionBudget:
+    """Pods an eviction may or must not take: a number, or a share (Decimal) of those wanted. Exactly one is set."""
+
+    max_unavailable: int | Decimal | None
+    min_available: int | Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
 class Scrape:
     """Scraping of the application's own metrics endpoint."""
 
@@ -639,6 +679,8 @@ class Policy:
     network: Network | None
     observability: Observability
     in_mesh: bool = True
+    scaling: Scaling | None = None
+    disruption_budget: DisruptionBudget | None = None
 
     @property
     def key(self) -> PolicyKey:

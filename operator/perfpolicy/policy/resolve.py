@@ -11,6 +11,7 @@ from perfpolicy.policy.classes import granted
 from perfpolicy.policy.facts import Facts, pods_in_mesh
 from perfpolicy.policy.layers import merge
 from perfpolicy.policy.resolution import Resolution, filled
+from perfpolicy.policy.scaling import resolve_budget, resolve_scaling
 from perfpolicy.policy.security import refuse_security_in_root_namespace, refuse_security_without_mesh, resolve_network, resolve_security
 from perfpolicy.policy.sources import bounds, resolve_source
 from perfpolicy.policy.targets import measured_by, metrics_source, objectives, refuse_unmeasured, sli, thresholds
@@ -81,6 +82,8 @@ def _model(context: Resolution, workload: model.Workload, service: model.Service
         network=resolve_network(context),
         observability=_observability(context),
         in_mesh=in_mesh,
+        scaling=resolve_scaling(context, workload),
+        disruption_budget=resolve_budget(context, workload),
     )
 
 

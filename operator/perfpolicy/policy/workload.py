@@ -100,6 +100,7 @@ def _created(context: Resolution, spec: wire.Deployment) -> tuple[model.Workload
             readiness=_probe(probes.readiness, spec.ports[0].port),
             template=template,
         ),
+        pod_labels={**pod_labels(context), "app": name},
     )
     service = _created_service(context, ports, default_port=80)
     _check_metrics_port(context, service.ports, [port.name for port in ports if port.number == metrics_port])
@@ -133,6 +134,7 @@ def _referred(context: Resolution, ref: wire.TargetRef) -> model.Workload | None
         requests=_amounts(None, resources.get("requests")),
         limits=_amounts(None, resources.get("limits")),
         owned=None,
+        pod_labels=dict(pod_labels(context)),
     )
 
 

@@ -2,23 +2,30 @@
 
 Children are applied one after the other in the order they were rendered (protection before what it protects, subsets before routes), so a
 crash after any write leaves a state that was wanted, and the next pass goes on from there.
+
+Who says how many replicas a Deployment has: the manifest, until somebody scales it through the scale subresource (then that one), or an
+autoscaler is there or wanted. Leaving the field out of an apply removes it, and the API server then fills in 1; so before it is left out it
+is handed, as it is, to a field manager of its own, from which the autoscaler takes it whenever it changes it. Without an autoscaler the
+manifest's figure counts again.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from perfpolicy.errors import ApiRejected, ApiUnavailable
 from perfpolicy.policy.model import Policy
 from perfpolicy.reconcile.children import Child, ChildCache, ChildRef, Since, observe, other_manager
 from perfpolicy.reconcile.fieldset import owns, with_digest
-from perfpolicy.reconcile.foreign import VIRTUAL_SERVICE, Withheld
+from perfpolicy.reconcile.foreign import AUTOSCALER, VIRTUAL_SERVICE, Withheld
 from perfpolicy.reconcile.inventory import to_prune
 from perfpolicy.reconcile.ownership import Ownership, judge, routed_elsewhere
 from perfpolicy.reconcile.ports import Finder, ObjectStore
 from perfpolicy.render.manifest import GroupKind, Manifest
-from perfpolicy.vocabulary import APPLIED_ANNOTATION, Reason
+from perfpolicy.vocabulary import APPLIED_ANNOTATION, REPLICAS_MANAGER, Reason
 
+_HPA_CONTROLLER: Final = "kube-controller-manager"
+"""Field manager of what HorizontalPodAutoscalers write through the scale subresource; it stays when the last of them is gone."""
 _UNANSWERED: Final = 2
 """After so many requests in a row without an answer the rest of a policy is left for the next pass."""
 
@@ -30,6 +37,17 @@ class Held:
     ref: ChildRef
     version: str
     uid: str
+
+
+class Wanted(NamedTuple):
+    """One child as it is to be. `since`: read anew only if not since then (time.monotonic); `recorded`: the inventory has it; `scaled`: an
+    autoscaler says how many replicas it has.
+    """
+
+    manifest: Manifest
+    since: float
+    recorded: bool
+    scaled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +82,18 @@ class Outcome:
 class Applier:
     """Applies and prunes through the ports; keeps nothing but what it tells the child cache."""
 
-    def __init__(self, objects: ObjectStore, finder: Finder, children: ChildCache, complete: Callable[[GroupKind], bool]) -> None:
+    def __init__(
+        self,
+        objects: ObjectStore,
+        finder: Finder,
+        children: ChildCache,
+        complete: Callable[[GroupKind], bool],
+        scaled: Callable[[ChildRef], bool],
+    ) -> None:
         """`complete`: whether the cache knows every object of a kind right now, not only ours. Asked anew each time: a kind that comes back
-        or may no longer be listed leaves the cache empty though objects are there.
+        or may no longer be listed leaves the cache empty though objects are there. `scaled`: whether somebody else's autoscaler scales it.
         """
-        self._objects, self._finder, self._children, self._complete = objects, finder, children, complete
+        self._objects, self._finder, self._children, self._complete, self._scaled = objects, finder, children, complete, scaled
 
     async def apply(
         self,
@@ -89,19 +114,27 @@ class Applier:
         outcome = Outcome()
         desired: dict[ChildRef, Manifest] = {ref_of(manifest): manifest for manifest in manifests}
         before = {held.ref: held for held in inventory}
+        # An autoscaler that is no longer wanted goes first: else it and the manifest would both say how many replicas there are.
+        await self._prune(policy, before, desired, prunable & {AUTOSCALER}, since, outcome)
+        autoscaled = self._has_autoscaler(policy, desired)
         for ref, manifest in desired.items():
             if outcome.unanswered >= _UNANSWERED:
                 outcome.refused.append(Refused(ref, "not tried: the API server does not answer", transient=True))
             elif ref.kind in withheld:
                 self._withhold(policy, ref, manifest, withheld[ref.kind], outcome)
             else:
-                await self._apply_guarded(policy, ref, manifest, since, outcome, recorded=ref in before)
+                wanted = Wanted(manifest, since, ref in before, autoscaled or self._scaled(ref))
+                await self._apply_guarded(policy, ref, wanted, outcome)
         complete = not (outcome.refused or outcome.waiting)
         kept = {held.ref for held in outcome.held}
         outcome.held += [held for ref, held in before.items() if ref not in kept and not (complete and ref.kind in prunable)]
         if complete:
-            await self._prune(policy, before, desired, prunable, since, outcome)
+            await self._prune(policy, before, desired, prunable - {AUTOSCALER}, since, outcome)
         return outcome
+
+    def _has_autoscaler(self, policy: Policy, desired: Iterable[ChildRef]) -> bool:
+        """Of its own: wanted, or still there."""
+        return any(ref.kind == AUTOSCALER for ref in (*desired, *self._children.owned(policy.identity.uid)))
 
     def _withhold(self, policy: Policy, ref: ChildRef, manifest: Manifest, why: Withheld, outcome: Outcome) -> None:
         """Not written, but what we already have there stays: whoever claims our host later must not be able to take our route away."""
@@ -111,12 +144,10 @@ class Applier:
         if child is not None and child.owner_uid == policy.identity.uid:
             self._hold(ref, manifest, child, outcome)
 
-    async def _apply_guarded(
-        self, policy: Policy, ref: ChildRef, manifest: Manifest, since: float, outcome: Outcome, *, recorded: bool
-    ) -> None:
+    async def _apply_guarded(self, policy: Policy, ref: ChildRef, wanted: Wanted, outcome: Outcome) -> None:
         try:
             with self._children.writing(ref):
-                await self._apply_one(policy, ref, manifest, await self._live(ref, since, recorded=recorded), outcome)
+                await self._apply_one(policy, ref, wanted, outcome)
             outcome.unanswered = 0
         except ApiUnavailable as error:
             outcome.unanswered += 1
@@ -126,16 +157,17 @@ class Applier:
             outcome.unanswered = 0
             outcome.refused.append(Refused(ref, str(error), transient=error.status in (404, 409)))
 
-    async def _apply_one(self, policy: Policy, ref: ChildRef, manifest: Manifest, child: Child | None, outcome: Outcome) -> None:
+    async def _apply_one(self, policy: Policy, ref: ChildRef, wanted: Wanted, outcome: Outcome) -> None:
+        child = await self._live(ref, wanted.since, recorded=wanted.recorded)
         judgement = judge(ref, child, policy.key, policy.identity.uid)
         if judgement.ownership is Ownership.FOREIGN:
             self._conflict(ref, judgement.message, outcome)
         elif judgement.ownership is Ownership.WAIT:
             outcome.waiting.append(judgement.message)
         elif child is None:
-            await self._create(ref, manifest, outcome)
+            await self._create(ref, wanted, outcome)
         else:
-            await self._update(ref, child, manifest, judgement.ownership, outcome)
+            await self._update(ref, child, wanted, judgement.ownership, outcome)
 
     async def _live(self, ref: ChildRef, since: float, *, recorded: bool) -> Child | None:
         # Absence of what the inventory records is never believed unseen: taken for new, our own object would be let go of in `_create`.
@@ -145,36 +177,71 @@ class Applier:
         metadata = await self._finder.find(ref.kind, ref.namespace, ref.name, since)
         return None if metadata is None else observe(metadata)
 
-    async def _create(self, ref: ChildRef, manifest: Manifest, outcome: Outcome) -> None:
+    async def _create(self, ref: ChildRef, wanted: Wanted, outcome: Outcome) -> None:
         # Unforced: should somebody create the object between our look and this write, their fields are not overwritten.
-        wanted = with_digest(manifest)
-        applied = await self._objects.apply(wanted, force=False)
+        manifest = wanted.manifest
+        applied = await self._objects.apply(with_digest(manifest), force=False)
         outcome.writes += 1
         if not applied.created and (manager := other_manager(applied.metadata.get("managedFields", ()))):
             # Merged into an object that had just appeared: let go of exactly what was written.
             await self._objects.apply(_empty(manifest, applied.metadata["uid"]), force=True)
             self._conflict(ref, f"{ref} was created by {manager} just now", outcome)
             return
-        self._hold(ref, manifest, observe(applied.metadata).judged(), outcome)
+        child = observe(applied.metadata).judged()
+        if wanted.scaled and "replicas" in manifest.get("spec", {}):
+            # It starts with as many as the manifest says, and is scaled from there.
+            self._children.learn(ref, child)
+            await self._update(ref, child, wanted, Ownership.OURS, outcome)
+            return
+        self._hold(ref, manifest, child, outcome)
 
-    async def _update(self, ref: ChildRef, child: Child, manifest: Manifest, ownership: Ownership, outcome: Outcome) -> None:
+    async def _update(self, ref: ChildRef, child: Child, wanted: Wanted, ownership: Ownership, outcome: Outcome) -> None:
+        manifest = wanted.manifest
         router = routed_elsewhere(child) if ref.kind == VIRTUAL_SERVICE else ""
         if router and ownership is Ownership.OURS:
             self._conflict(ref, f"spec.http of {ref} is managed by {router}", outcome)
             return
-        wanted = with_digest(_yield_replicas(manifest, child))
-        if self._is_converged(child, wanted):
+        yielded = self._yields_replicas(child, wanted)
+        content = with_digest(_without_replicas(manifest) if yielded else manifest)
+        if self._is_converged(child, content):
             self._hold(ref, manifest, child.judged(), outcome)
             return
-        wanted["metadata"] = {**wanted["metadata"], "uid": child.uid}
+        content["metadata"] = {**content["metadata"], "uid": child.uid}
         try:
-            applied = await self._objects.apply(wanted, force=True)
+            if yielded and not child.replicas:
+                await self._hand_over_replicas(ref, child, manifest, outcome)
+            applied = await self._objects.apply(content, force=True)
         except ApiRejected as error:
             if error.status in (404, 409):
                 self._children.learn(ref, None)
             raise
         outcome.writes += 1
         self._hold(ref, manifest, observe(applied.metadata).judged(), outcome)
+
+    def _yields_replicas(self, child: Child, wanted: Wanted) -> bool:
+        """Whether somebody else says how many replicas there are."""
+        if "replicas" not in wanted.manifest.get("spec", {}):
+            return False
+        # Its last word stays in managedFields when the autoscaler is gone. Where they cannot be listed, there may be one.
+        forgotten = child.scaler == _HPA_CONTROLLER and self._complete(AUTOSCALER)
+        return wanted.scaled or (bool(child.scaler) and not forgotten)
+
+    async def _hand_over_replicas(self, ref: ChildRef, child: Child, manifest: Manifest, outcome: Outcome) -> None:
+        """Give spec.replicas, with the value it has, to REPLICAS_MANAGER, so that it stays when our own apply leaves it out."""
+        live = await self._objects.read(ref.kind, ref.namespace, ref.name)
+        replicas = ((live or {}).get("spec") or {}).get("replicas")
+        if replicas is None:
+            return
+        try:
+            await self._objects.apply(
+                {**_empty(manifest, child.uid), "spec": {"replicas": replicas}}, force=False, manager=REPLICAS_MANAGER
+            )
+        except ApiRejected as error:
+            if error.status != 409:
+                raise
+            # Somebody has changed it since it was read, and so owns it.
+            return
+        outcome.writes += 1
 
     @staticmethod
     def _is_converged(child: Child, wanted: Manifest) -> bool:
@@ -231,8 +298,5 @@ def _empty(manifest: Manifest, uid: str) -> Manifest:
     return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": metadata}
 
 
-def _yield_replicas(manifest: Manifest, child: Child) -> Manifest:
-    """Leave spec.replicas to whoever scales through the scale subresource. Dropped only then: without another owner it would fall to 1."""
-    if not child.scaler or "replicas" not in manifest.get("spec", {}):
-        return manifest
+def _without_replicas(manifest: Manifest) -> Manifest:
     return {**manifest, "spec": {name: value for name, value in manifest["spec"].items() if name != "replicas"}}

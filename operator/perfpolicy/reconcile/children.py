@@ -74,6 +74,8 @@ class Child:
     """Who manages an object that no policy owns, for messages; kept empty on ours so that a controller's status write is no change."""
     scaler: str
     """Who owns spec.replicas through the scale subresource."""
+    replicas: str
+    """Who else than us owns spec.replicas, in whatever way."""
     router: str
     """Who else owns spec.http (of a VirtualService)."""
     deleting: bool
@@ -111,6 +113,7 @@ def observe(metadata: Mapping[str, Any]) -> Child:
         adopt=annotations.get(ADOPT_ANNOTATION, ""),
         manager="" if by_policy else other_manager(managed),
         scaler=owner_of(managed, "spec", "replicas", subresource="scale"),
+        replicas=owner_of(managed, "spec", "replicas"),
         router=owner_of(managed, "spec", "http"),
         deleting="deletionTimestamp" in metadata,
     )

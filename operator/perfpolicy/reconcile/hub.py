@@ -68,7 +68,7 @@ def replicas_token(workload: ChildRef) -> Hashable:
 
 
 def pods_token(namespace: str) -> Hashable:
-    """Looks at who selects pods of the namespace."""
+    """Looks at who selects or scales pods of the namespace."""
     return ("pods", namespace)
 
 
@@ -155,7 +155,7 @@ class Hub:
     def _foreign_changed(self, ref: ChildRef, hosts: frozenset[str]) -> None:
         for host in hosts:
             self._tell(self.dependents.of(host_token(host)))
-        if ref.kind == foreign.PEER_AUTHENTICATION:
+        if ref.kind in foreign.OF_PODS | foreign.OF_TARGETS:
             self._tell(self.dependents.of(pods_token(ref.namespace)))
 
     def _tell(self, keys: Iterable[PolicyKey], work: Work = Work.RECONCILE) -> None:

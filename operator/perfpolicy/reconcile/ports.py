@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from perfpolicy.policy.model import PolicyKey
 from perfpolicy.render.manifest import GroupKind, Manifest
+from perfpolicy.vocabulary import FIELD_MANAGER
 
 
 class AppliedObject(Protocol):
@@ -22,8 +23,8 @@ class AppliedObject(Protocol):
 class ObjectStore(Protocol):
     """Objects in the cluster. Every method may raise ApiUnavailable or ApiRejected."""
 
-    async def apply(self, manifest: Manifest, *, force: bool) -> AppliedObject:
-        """Server-side apply; unforced, a field somebody else owns is refused with 409 and nothing is written."""
+    async def apply(self, manifest: Manifest, *, force: bool, manager: str = FIELD_MANAGER) -> AppliedObject:
+        """Server-side apply; unforced, a field somebody else set otherwise is refused with 409 and nothing is written."""
 
     async def delete(self, kind: GroupKind, namespace: str, name: str, uid: str) -> bool:
         """Delete the object with this UID; False where it is gone."""

@@ -34,7 +34,7 @@ from perfpolicy.policy.resolve import resolve
 from perfpolicy.promql.rules import rendered_revision
 from perfpolicy.reconcile.applier import Applier, Held, Outcome
 from perfpolicy.reconcile.children import ChildRef
-from perfpolicy.reconcile.foreign import Withheld
+from perfpolicy.reconcile.foreign import Withheld, workload_ref
 from perfpolicy.reconcile.hub import NAMESPACE, SERVICE, Hub, host_token, pods_token, replicas_token
 from perfpolicy.reconcile.policies import Classes, KnownPolicy, Policies
 from perfpolicy.reconcile.ports import ObjectStore, StatusStore
@@ -252,7 +252,7 @@ class Reconciler:
     async def _write_status(self, known: KnownPolicy, state: PolicyState, *, numbers: bool) -> None:
         if not state.judged:
             return
-        old, workload = state.status, self._workload(known.key, state)
+        old, workload = state.status, self._workload(state)
         if old is None:
             self.evaluate_new(known.key, state)
         applied = replace(state.programmed, resources=tuple(map(_resource, state.held)))
@@ -267,12 +267,11 @@ class Reconciler:
             for transition in transitions(old, new):
                 self.notify(known.key, known.uid, transition)
 
-    def _workload(self, key: PolicyKey, state: PolicyState) -> WorkloadState:
+    def _workload(self, state: PolicyState) -> WorkloadState:
         policy = state.resolved
         if policy is None:
             return WorkloadState()
-        group = "argoproj.io" if policy.workload.kind == "Rollout" else "apps"
-        seen = self.hub.workloads.get(ChildRef(GroupKind(group, policy.workload.kind), key.namespace, policy.workload.name))
+        seen = self.hub.workloads.get(workload_ref(policy))
         return WorkloadState() if seen is None else WorkloadState(seen.desired, seen.available)
 
 

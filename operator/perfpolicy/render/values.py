@@ -54,6 +54,11 @@ def seconds(value: timedelta | None) -> int | None:
     return -(-milliseconds(value) // 1000)
 
 
+def pods(value: int | Decimal | None) -> int | str | None:
+    """A number of pods, or a share of them as a percentage (IntOrString)."""
+    return f"{_digits(value * 100)}%" if isinstance(value, Decimal) else value
+
+
 def string_match(value: StringMatch | None) -> Mapping[str, str] | None:
     """Istio StringMatch: `{prefix: /api}`."""
     return None if value is None else {value.kind.value: value.value}
@@ -93,6 +98,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "cpu": cpu,
     "memory": memory,
     "seconds": seconds,
+    "pods": pods,
     "string_match": string_match,
     "string_matches": string_matches,
     "label_selector": label_selector,
