@@ -29,12 +29,22 @@ def scaled(least: int) -> dict[str, Any]:
 
 
 def replicas(cluster: Cluster, namespace: str, name: str = "web") -> tuple[int, int, set[str]]:
-    """spec.replicas of a Deployment, how often its spec was changed so far, and the field managers that own spec.replicas."""
+    """spec.replicas of a Deployment, how often its spec or annotations were written so far, and who owns spec.replicas."""
     found = cluster.get("deployment", name, namespace)
     assert found is not None
     managed = found["metadata"]["managedFields"]
     owners = {entry["manager"] for entry in managed if "f:replicas" in entry["fieldsV1"].get("f:spec", {})}
     return found["spec"]["replicas"], found["metadata"]["generation"], owners
+
+
+def settles(cluster: Cluster, namespace: str, expected: tuple[int, int, set[str]], seconds: float = 30) -> None:
+    """`replicas` comes to say what is expected."""
+
+    def check() -> None:
+        found = replicas(cluster, namespace)
+        assert found == expected, found
+
+    eventually(check, seconds)
 
 
 def bounds(cluster: Cluster, namespace: str) -> tuple[int, int] | None:
@@ -44,24 +54,24 @@ def bounds(cluster: Cluster, namespace: str) -> tuple[int, int] | None:
 
 
 def test_scaling_comes_and_goes_without_a_pod_too_few(cluster: Cluster, operator: OperatorProcess, mesh_namespace: str) -> None:
-    """A Deployment's generation counts every change of its spec: a dip to 1 and back would be two."""
+    """A Deployment's generation counts every change of its spec or annotations: with a dip between there would be one more."""
     cluster.apply(a_policy("web", mesh_namespace, replicas=3, **MANUAL))
-    eventually(lambda: replicas(cluster, mesh_namespace) == (3, 1, {"perfpolicy"}))
+    settles(cluster, mesh_namespace, (3, 1, {"perfpolicy"}))
     cluster.apply(a_policy("web", mesh_namespace, replicas=3, **scaled(2)))
-    eventually(lambda: replicas(cluster, mesh_namespace) == (3, 1, {REPLICAS_MANAGER}))
+    settles(cluster, mesh_namespace, (3, 2, {REPLICAS_MANAGER}))
     eventually(lambda: bounds(cluster, mesh_namespace) == (2, 5))
     # The real autoscaler: more pods, because fewer than its bound allow are there. What the policy says of replicas means nothing now.
     cluster.apply(a_policy("web", mesh_namespace, replicas=2, **scaled(4)))
-    eventually(lambda: replicas(cluster, mesh_namespace) == (4, 2, {HPA_CONTROLLER}), seconds=60)
+    settles(cluster, mesh_namespace, (4, 3, {HPA_CONTROLLER}), seconds=60)
     eventually(lambda: cluster.condition("web", mesh_namespace, "Ready") == ("True", "Ready"))
     # Something else of the Deployment changes meanwhile.
     changed = a_policy("web", mesh_namespace, replicas=2, **scaled(4))
     changed["spec"]["workload"]["deployment"]["env"] = [{"name": "CHANGED", "value": "yes"}]
     cluster.apply(changed)
-    eventually(lambda: replicas(cluster, mesh_namespace) == (4, 3, {HPA_CONTROLLER}))
+    settles(cluster, mesh_namespace, (4, 4, {HPA_CONTROLLER}))
     changed["spec"] |= MANUAL
     cluster.apply(changed)
-    eventually(lambda: replicas(cluster, mesh_namespace) == (2, 4, {"perfpolicy"}))
+    settles(cluster, mesh_namespace, (2, 5, {"perfpolicy"}))
     assert bounds(cluster, mesh_namespace) is None
 
 

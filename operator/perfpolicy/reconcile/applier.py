@@ -40,8 +40,8 @@ class Held:
 
 
 class Wanted(NamedTuple):
-    """One child as it is to be. `since`: read anew only if not since then (time.monotonic); `recorded`: the inventory has it; `scaled`: an
-    autoscaler says how many replicas it has.
+    """One child as it is to be. `since`: what was read before then (time.monotonic) is read anew; `recorded`: the inventory has it;
+    `scaled`: an autoscaler says how many replicas it has.
     """
 
     manifest: Manifest
