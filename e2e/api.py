@@ -1,4 +1,4 @@
-"""Reads the API server without a kubectl process for each question: what the tests ask again and again while they wait.
+"""Asks the API server without a kubectl process for each question: what the tests ask again and again while they wait, or of many objects.
 
 What a user does (apply, label, patch, delete) is still done with kubectl.
 """
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from kubernetes.client import ApiClient
-from kubernetes.client.exceptions import ApiException
 from kubernetes.config import new_client_from_config
 from urllib3.exceptions import HTTPError
 
@@ -55,6 +54,13 @@ class Api:
             raise CommandError(f"{kind} is not served")
         return list(found["items"])
 
+    def create_dry(self, manifest: Mapping[str, Any], user: str = "") -> tuple[int, str]:
+        """Status code and message of the API server's answer to a new object, which is not kept; as another user, where one is named."""
+        path = self.resource(manifest["kind"]).path(manifest["metadata"]["namespace"])
+        impersonated = {"Impersonate-User": user, "Impersonate-Group": "system:authenticated"} if user else {}
+        status, body = self._ask("POST", path, {"dryRun": "All", "fieldValidation": "Strict"}, impersonated, manifest)
+        return status, "" if status == 201 else str(json.loads(body)["message"])
+
     def resource(self, word: str) -> Resource:
         """What kubectl understands by a word (a kind, its plural, a short name, `plural.group`); CommandError where it knows none."""
         with self._lock:
@@ -82,22 +88,25 @@ class Api:
 
     def _read(self, path: str, query: Mapping[str, str] | None = None, accept: str = "application/json") -> dict[str, Any] | None:
         """The answer; None where there is nothing (404)."""
-        request = self._client.param_serialize(
-            "GET", path, query_params=list((query or {}).items()), header_params={"Accept": accept}, auth_settings=["BearerToken"]
-        )
-        try:
-            answer = self._client.call_api(*request, _request_timeout=_SECONDS)
-            status, body = answer.status, answer.response.data
-        except ApiException as error:
-            status, body = error.status, error.body
-        except HTTPError as error:
-            raise CommandError(f"GET {path}: {error}") from error
+        status, body = self._ask("GET", path, query or {}, {"Accept": accept})
         if status == 404:
             return None
         if status != 200:
-            raise CommandError(f"GET {path}: {status} {body}")
+            raise CommandError(f"GET {path}: {status} {body.decode()}")
         found: dict[str, Any] = json.loads(body)
         return found
+
+    def _ask(self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: Any = None) -> tuple[int, bytes]:
+        """Status code and body of the answer, whatever it is; CommandError where none comes."""
+        sent = {"Content-Type": "application/json", **headers}
+        request = self._client.param_serialize(
+            method, path, query_params=list(query.items()), header_params=sent, body=body, auth_settings=["BearerToken"]
+        )
+        try:
+            answer = self._client.call_api(*request, _request_timeout=_SECONDS)
+        except HTTPError as error:
+            raise CommandError(f"{method} {path}: {error}") from error
+        return answer.status, answer.response.data
 
 
 @cache

@@ -2,22 +2,17 @@
 
 import json
 import secrets
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from e2e.access import applied, may, rendered, role, rule, user_name
+from e2e.api import api_of
 from e2e.cluster import Cluster
 from e2e.policies import a_class, a_policy
 from e2e.waiting import eventually
-from lab.controlplane import cluster_ca
 from lab.errors import CommandError
-from lab.lab import Lab
-from lab.pki import token
 from perfpolicy.api.performance_class import PerformanceClass, parse_class
 from perfpolicy.api.policy import parse_policy
 from perfpolicy.policy.builtin import builtin_classes
@@ -217,44 +212,23 @@ def test_every_kind_a_spec_becomes_is_checked_and_no_other(admission: Cluster, h
     for kind in KINDS:
         others = [rights(other) for other in KINDS if other is not kind]
         admission.apply(*role(f"no-{kind.plural}", home, POLICIES, use, *others))
-    api = Api(admission.lab)
     full = a_policy("web", home, className=BARE)
     last = KINDS[-1].plural
-    eventually(lambda: f"may not create {last}" in api.create(f"no-{last}", full))
+    eventually(lambda: f"may not create {last}" in not_allowed(admission, f"no-{last}", full))
     wrong = {}
     for policy in specs(home):
         name = policy.pop("asks")
-        refused = {kind.plural for kind in KINDS if f"may not create {kind.plural}" in api.create(f"no-{kind.plural}", policy)}
+        refused = {kind.plural for kind in KINDS if f"may not create {kind.plural}" in not_allowed(admission, f"no-{kind.plural}", policy)}
         if refused != rendered_kinds(policy):
             wrong[name] = (refused, rendered_kinds(policy))
     assert wrong == {}
 
 
-class Api:
-    """The API server, asked by users without a kubectl process for each question."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._server, self._token = lab.server, token(lab.pki / "admin.token")
-        self._context = ssl.create_default_context(cafile=str(cluster_ca(lab).pair.certificate))
-
-    def create(self, user: str, policy: dict[str, Any]) -> str:
-        """Why the user may not create the policy (a dry run); empty where they may."""
-        path = f"/apis/perfpolicy.io/v1alpha1/namespaces/{policy['metadata']['namespace']}/performancepolicies?dryRun=All"
-        headers = {
-            "Authorization": f"Bearer {self._token}",
-            "Impersonate-User": user,
-            "Impersonate-Group": "system:authenticated",
-            "Content-Type": "application/json",
-        }
-        request = urllib.request.Request(self._server + path, json.dumps(policy).encode(), headers)  # noqa: S310 - the lab's https URL
-        try:
-            with urllib.request.urlopen(request, context=self._context, timeout=10):  # noqa: S310
-                return ""
-        except urllib.error.HTTPError as error:
-            message = str(json.load(error)["message"])
-            if error.code != 403:
-                raise AssertionError(message) from error
-            return message
+def not_allowed(cluster: Cluster, user: str, policy: dict[str, Any]) -> str:
+    """Why the user has no right to create the policy; empty where they have."""
+    code, message = api_of(cluster.lab.kubeconfig).create_dry(policy, user)
+    assert code in (201, 403), message
+    return message
 
 
 def test_all_kinds_at_once_stay_within_the_cost_limit(admission: Cluster, home: str) -> None:
