@@ -18,6 +18,8 @@ CHILDREN = {
     "prometheusrule": "{name}",
 }
 """kubectl's word for each kind of child of `a_policy`, and its name."""
+SCRAPED: dict[str, Any] = {"service": {"port": 80, "metricsPort": 9090}, "observability": {"scrape": {"podMonitor": "Enabled"}}}
+"""Changes of `a_policy`'s spec by which it also has a PodMonitor, of its own name."""
 
 
 def a_class(name: str = CLASS, **spec: Any) -> dict[str, Any]:

@@ -5,7 +5,10 @@ until each holds; e2e/mutate.py takes one kind away after the other and waits un
 """
 
 import json
+import re
 import secrets
+import socket
+import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
 from math import sqrt
@@ -17,9 +20,10 @@ from e2e.world import Faults, World
 from lab import mesh, prometheus, workloads
 from lab.errors import CommandError
 from lab.load import NAMESPACE as CALLERS
-from perfpolicy.promql import names
+from perfpolicy.promql import names, proxies
 from tests.reachability import Cluster as Reachability
 from tests.reachability import Host, Pod
+from tools.chart import overview
 
 Proof = Callable[[World], None]
 Way = tuple[Pod | Host, Pod | Host, int, str]
@@ -131,6 +135,50 @@ def prometheus_scrapes_the_pods(world: World) -> None:
     assert urls == wanted, urls
 
 
+def the_pod_monitor_is_followed(world: World) -> None:
+    """As a Prometheus run by prometheus-operator would, by the lab's own translation: the opened port of every pod, under STRICT."""
+    found = prometheus.targets(world.lab, f"{world.namespace}/web")
+    urls = {target["scrapeUrl"]: (target["health"], target["scrapeInterval"], target["labels"]["pod"]) for target in found}
+    wanted = {f"http://{ip}:{workloads.METRICS_PORT}/metrics": ("up", "5s", pod) for pod, ip in world.pods("web").items()}
+    assert urls == wanted, urls
+
+
+def the_sidecars_count_who_fails_to_authenticate(world: World) -> None:
+    """A caller without a certificate is cut off, and counted where Prometheus looks, of each pod."""
+    pods = world.pods("web")
+    for address in pods.values():
+        handshake_without_a_certificate(address)
+    (refused,) = (name for name in proxies.FAILURES if name.endswith("no_cert"))
+    counted = prometheus.query(world.lab, f'{refused}{{namespace="{world.namespace}",listener_address=~".*_15006"}} > 0')
+    assert {row["metric"]["pod"] for row in counted} == set(pods), counted
+    left = prometheus.query(world.lab, f'{proxies.CERTIFICATE_LEFT}{{namespace="{world.namespace}",resource_name="default"}}')
+    assert set(pods) <= {row["metric"]["pod"] for row in left}, left
+    assert all(0 < float(row["value"][1]) <= 24 * 3600 for row in left), left
+
+
+def handshake_without_a_certificate(address: str) -> None:
+    """As a caller outside the mesh would; under TLS 1.3 it learns of the refusal when it reads."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["istio"])
+    try:
+        with socket.create_connection((address, workloads.PORT), timeout=5) as raw, context.wrap_socket(raw) as wrapped:
+            answer = wrapped.recv(1)
+    except ssl.SSLError:
+        return
+    assert not answer, "a caller without a certificate was answered"
+
+
+def every_metric_the_rules_read_exists(world: World) -> None:
+    """A name that no exporter writes would make a rule silent for ever."""
+    rule = world.cluster.get("prometheusrule", "web", world.namespace)
+    assert rule is not None
+    read = set(re.findall(r"\b((?:istio|envoy|container)_[a-z_]+)\{", json.dumps(rule["spec"])))
+    assert {proxies.CERTIFICATE_LEFT, proxies.HANDSHAKES, *proxies.FAILURES} < read, read
+    found = prometheus.query(world.lab, f'count by (__name__) ({{__name__=~"{"|".join(read)}",namespace="{world.namespace}"}})')
+    assert read == {row["metric"]["__name__"] for row in found}, read - {row["metric"]["__name__"] for row in found}
+
+
 def one_right_and_one_wrong_is_refused(world: World) -> None:
     """Identity, method and path must all fit; the metrics port is open to everybody for the metrics alone."""
     expected = {
@@ -227,6 +275,19 @@ def rules_are_evaluated(world: World, source: str) -> None:
             assert len(rows) == 1, (series, policy, rows)
 
 
+def every_panel_of_the_dashboards_shows_something(world: World) -> None:
+    """The policy's own, as Grafana's sidecar would find it, and the one over all policies; with requests just now."""
+    world.ask("web", "/api/who", times=5)
+    found = world.lab.get("configmaps", "-n", world.namespace, "-l", "grafana_dashboard=1")["items"]
+    assert [each["metadata"]["name"] for each in found] == ["web-dashboard"]
+    own = json.loads(next(iter(found[0]["data"].values())))
+    for dashboard in (own, overview()):
+        for panel in dashboard["panels"]:
+            for target in panel["targets"]:
+                asked = target["expr"].replace("$namespace", world.namespace)
+                assert prometheus.query(world.lab, asked), f"{dashboard['title']}, {panel['title']}, is empty: {asked}"
+
+
 PROOFS: dict[str, tuple[Proof, ...]] = {
     "NetworkPolicy": (only_the_named_callers_can_connect,),
     "PeerAuthentication": (plaintext_is_refused_but_for_the_metrics_port,),
@@ -242,12 +303,13 @@ PROOFS: dict[str, tuple[Proof, ...]] = {
         weights_are_kept,
         the_granted_host_is_served_by_the_gateway,
     ),
-    "Deployment": (the_pods_of_the_deployment_answer, an_unready_pod_gets_no_requests),
     "HorizontalPodAutoscaler": (the_autoscaler_keeps_its_bounds,),
-    "PrometheusRule": (rules_of_the_prometheus_rule_are_evaluated,),
-    "ConfigMap": (rules_of_the_config_map_are_evaluated,),
+    "Deployment": (the_pods_of_the_deployment_answer, an_unready_pod_gets_no_requests, the_sidecars_count_who_fails_to_authenticate),
+    "PodMonitor": (the_pod_monitor_is_followed,),
+    "PrometheusRule": (rules_of_the_prometheus_rule_are_evaluated, every_metric_the_rules_read_exists),
+    "ConfigMap": (rules_of_the_config_map_are_evaluated, every_panel_of_the_dashboards_shows_something),
 }
-"""By kind of child. The ConfigMap's holds only where PrometheusRule is not served."""
+"""By kind of child. The ConfigMap's first holds only where PrometheusRule is not served."""
 
 
 def fails(proof: Proof, world: World) -> str:

@@ -12,7 +12,7 @@ import pytest
 from e2e.access import SYSTEM, applied, may, rendered, service_account, user_name
 from e2e.cluster import Cluster, exists, programmed
 from e2e.operator_process import PROGRAM, OperatorProcess, free_port
-from e2e.policies import CHILDREN, CLASS, a_class, a_policy
+from e2e.policies import CHILDREN, CLASS, SCRAPED, a_class, a_policy
 from e2e.test_config_map import CRD
 from e2e.waiting import eventually, throughout
 from e2e.world import CLOCKS
@@ -96,15 +96,16 @@ def target(kind: str, namespace: str) -> list[dict[str, Any]]:
 
 def whole_life(cluster: Cluster, namespace: str) -> None:
     """Policies created, repaired, edited, stripped and deleted."""
-    cluster.apply(a_policy("web", namespace))
+    children = {**CHILDREN, "podmonitor": "{name}"}
+    cluster.apply(a_policy("web", namespace, **SCRAPED))
     for kind in ("Deployment", "StatefulSet", "DaemonSet"):
         cluster.apply(*target(kind, namespace))
     programmed(cluster, "web", namespace)
     for name in ("deployment", "statefulset", "daemonset"):
         programmed(cluster, name, namespace)
-    for kind, name in CHILDREN.items():
+    for kind, name in children.items():
         cluster.delete(kind, name.format(name="web"), namespace)
-    for kind, name in CHILDREN.items():
+    for kind, name in children.items():
         eventually(lambda kind=kind, name=name: cluster.get(kind, name.format(name="web"), namespace) is not None)  # type: ignore[misc]
     copied = cluster.get("prometheusrule", "web", namespace)
     assert copied is not None
@@ -112,10 +113,11 @@ def whole_life(cluster: Cluster, namespace: str) -> None:
     cluster.apply(copied)
     eventually(lambda: cluster.get("prometheusrule", "copied", namespace) is None)
     stripped = {"workload": target("Deployment", namespace)[2]["spec"]["workload"], "service": None, "traffic": None, "security": None}
-    patch = json.dumps({"spec": {**stripped, "workload": {**stripped["workload"], "deployment": None}, "network": None}})
+    stripped |= {"network": None, "observability": None}
+    patch = json.dumps({"spec": {**stripped, "workload": {**stripped["workload"], "deployment": None}}})
     cluster.kubectl("delete", "pp", "deployment", "-n", namespace)
     cluster.kubectl("patch", "pp", "web", "-n", namespace, "--type=merge", "-p", patch)
-    for kind in set(CHILDREN) - {"prometheusrule"}:
+    for kind in set(children) - {"prometheusrule"}:
         eventually(lambda kind=kind: "web" not in "".join(cluster.names(kind, namespace)))  # type: ignore[misc]
 
 

@@ -188,6 +188,10 @@ def specs(namespace: str) -> Iterator[dict[str, Any]]:
     yield from (bare(name, traffic=traffic) for name, traffic in TRAFFIC.items())
     yield from (bare(name, security=security) for name, security in SECURITY.items())
     yield from (bare(name, network=network) for name, network in NETWORK.items())
+    scraped, closed = {"scrape": {"podMonitor": "Enabled"}}, {"mtls": "Strict", "defaultDeny": "Enabled"}
+    monitored = bare("pod-monitor", observability=scraped, security=closed)
+    monitored["spec"]["service"] = {"metricsPort": 9090}
+    yield monitored
     created = bare("service")
     created["spec"]["service"] = {"port": 80}
     del created["spec"]["workload"]["serviceRef"]
@@ -196,7 +200,8 @@ def specs(namespace: str) -> Iterator[dict[str, Any]]:
 
 def rendered_kinds(policy: dict[str, Any], cls: PerformanceClass | None = None) -> set[str]:
     """Kinds the operator makes of a policy, by default under a class that adds nothing."""
-    containers = [{"name": "app", "image": "localhost/backend:lab", "ports": [{"name": "http", "containerPort": 8080}]}]
+    ports = [{"name": "http", "containerPort": 8080}, {"name": "http-metrics", "containerPort": 9090}]
+    containers = [{"name": "app", "image": "localhost/backend:lab", "ports": ports}]
     template = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": containers}}
     target = {"spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template}}
     service = {"spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}}

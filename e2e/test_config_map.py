@@ -1,13 +1,14 @@
-"""Where PrometheusRule is not served, the same rules are kept in a ConfigMap, which goes when the kind appears."""
+"""Where PrometheusRule is not served the same rules are kept in a ConfigMap, until the kind appears; a PodMonitor waits for its kind."""
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from e2e.cluster import Cluster, exists
-from e2e.policies import a_policy
+from e2e.policies import SCRAPED, a_policy
 from e2e.waiting import eventually
 from lab import prometheus
 from lab.components import module_dir
@@ -20,14 +21,23 @@ NAME = "web-rules"
 @pytest.fixture
 def without_prometheus_rule(cluster: Cluster) -> Iterator[None]:
     """The fake lab without the CRD; it comes back after the test at the latest."""
-    definition = json.loads(cluster.kubectl("get", "crd", CRD, "-o", "json"))
-    definition["metadata"] = {"name": CRD, "annotations": definition["metadata"].get("annotations", {})}
+    with without(cluster, CRD):
+        yield
+
+
+@contextmanager
+def without(cluster: Cluster, crd: str) -> Iterator[None]:
+    """The cluster without a CRD until the block ends, or somebody brings it back."""
+    definition = json.loads(cluster.kubectl("get", "crd", crd, "-o", "json"))
+    definition["metadata"] = {"name": crd, "annotations": definition["metadata"].get("annotations", {})}
     definition.pop("status")
-    cluster.kubectl("delete", "crd", CRD)
-    yield
-    if not cluster.kubectl("get", "crd", CRD, "--ignore-not-found", "-o", "name"):
-        cluster.kubectl("create", "-f", "-", input=json.dumps(definition))
-    eventually(lambda: exists(cluster, CRD))
+    cluster.kubectl("delete", "crd", crd)
+    try:
+        yield
+    finally:
+        if not cluster.kubectl("get", "crd", crd, "--ignore-not-found", "-o", "name"):
+            cluster.kubectl("create", "-f", "-", input=json.dumps(definition))
+        eventually(lambda: exists(cluster, crd))
 
 
 @pytest.mark.usefixtures("without_prometheus_rule", "operator")
@@ -76,6 +86,18 @@ def test_it_gives_way_to_the_prometheus_rule(cluster: Cluster, mesh_namespace: s
     eventually(lambda: exists(cluster, CRD))
     eventually(lambda: cluster.get("prometheusrule", "web", mesh_namespace) is not None)
     eventually(lambda: cluster.get("configmap", NAME, mesh_namespace) is None)
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_pod_monitor_is_an_extra_that_comes_with_its_definition(cluster: Cluster, mesh_namespace: str) -> None:
+    with without(cluster, "podmonitors.monitoring.coreos.com"):
+        cluster.apply(a_policy("web", mesh_namespace, **SCRAPED))
+        eventually(lambda: cluster.condition("web", mesh_namespace, "Programmed") == ("True", "PartiallyProgrammed"))
+        policy = cluster.get("pp", "web", mesh_namespace) or {}
+        (message,) = (each["message"] for each in policy["status"]["conditions"] if each["type"] == "Programmed")
+        assert "PodMonitor" in message
+    eventually(lambda: cluster.condition("web", mesh_namespace, "Programmed") == ("True", "Programmed"))
+    assert cluster.get("podmonitor", "web", mesh_namespace) is not None
 
 
 def prometheus_rule_definition() -> Path:

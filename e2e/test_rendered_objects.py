@@ -118,8 +118,10 @@ VARIANTS: dict[str, Callable[[str], model.Policy]] = {
 
 def stream(policy: model.Policy) -> str:
     """All children, with the ConfigMap that stands in for the PrometheusRule too."""
-    fallback = render(policy, EVERYTHING - {GroupKind("monitoring.coreos.com", "PrometheusRule")}).manifests[-1:]
-    return dump((*render(policy).manifests, *fallback))
+    with_crd, without = render(policy), render(policy, EVERYTHING - {GroupKind("monitoring.coreos.com", "PrometheusRule")})
+    fallback = [manifest for manifest in without.manifests if manifest not in with_crd.manifests]
+    assert [manifest["kind"] for manifest in fallback] == ["ConfigMap"]
+    return dump((*with_crd.manifests, *fallback))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

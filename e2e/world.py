@@ -63,6 +63,7 @@ def web_policy(namespace: str, class_name: str, host: str) -> dict[str, Any]:
         "web",
         namespace,
         className=class_name,
+        thresholds={**THRESHOLDS, "resources": {"cpu": "95%", "memory": "95%"}},
         workload={"deployment": deployment},
         service={"port": 80, "metricsPort": workloads.METRICS_PORT},
         traffic={
@@ -96,7 +97,7 @@ def web_policy(namespace: str, class_name: str, host: str) -> dict[str, Any]:
         },
         scaling={"minReplicas": 2, "maxReplicas": 2, "target": {"cpu": "70%"}},
         disruptionBudget={"minAvailable": "2"},
-        observability={"scrape": {"path": "/metrics"}},
+        observability={"scrape": {"path": "/metrics", "podMonitor": "Enabled"}, "dashboard": "Enabled"},
     )
 
 
@@ -124,14 +125,16 @@ def shop_policy(namespace: str, class_name: str) -> dict[str, Any]:
     )
 
 
+THRESHOLDS = {"window": "30s", "latency": [{"quantile": "p95", "max": "500ms"}], "errorRate": {"max": "5%"}}
+
+
 def _policy(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
-    thresholds = {"window": "30s", "latency": [{"quantile": "p95", "max": "500ms"}], "errorRate": {"max": "5%"}}
     objectives = [{"name": "availability", "sli": "Availability", "target": "99.9%", "windowDays": 30}]
     return {
         "apiVersion": API_VERSION,
         "kind": "PerformancePolicy",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {"thresholds": thresholds, "objectives": objectives, **spec},
+        "spec": {"thresholds": THRESHOLDS, "objectives": objectives, **spec},
     }
 
 
@@ -229,7 +232,8 @@ class World:
             "envoyFilters": "Allowed",
         }
         metrics = {"address": prometheus.url(self.lab), "scrapeInterval": "5s", "ruleInterval": "5s"}
-        spec = {"allowedNamespaces": {"names": [self.namespace]}, "grants": [grant], "metrics": metrics}
+        labels = {"dashboards": {"grafana_dashboard": "1"}, "monitors": {"prometheus": "lab"}}
+        spec = {"allowedNamespaces": {"names": [self.namespace]}, "grants": [grant], "metrics": metrics, "labels": labels}
         return {"apiVersion": API_VERSION, "kind": "PerformanceClass", "metadata": {"name": self.namespace}, "spec": spec}
 
 

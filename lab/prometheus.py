@@ -31,6 +31,10 @@ _READY_SECONDS = 60.0
 NAMESPACE = "monitoring"
 # Of the kubelet's hundreds of series per container, the two families the policies are about.
 _CONTAINER_SERIES = "container_cpu_usage_seconds_total|container_memory_working_set_bytes"
+# Of a sidecar's hundreds of series: certificates, handshakes and connections.
+_SIDECAR_SERIES = "istio_agent_cert_expiry_seconds|envoy_listener_(ssl|downstream_cx)_.*"
+# A sidecar puts all its series together for every scrape.
+_SIDECARS_SECONDS = 15.0
 
 
 def steps(lab: Lab) -> list[Step]:
@@ -50,6 +54,11 @@ def url(lab: Lab) -> str:
 def rules_directory(lab: Lab) -> Path:
     """The folder whose *.yaml Prometheus loads as rules; the rule loader owns it."""
     return lab.directory / "prometheus" / "rules"
+
+
+def scrapes_directory(lab: Lab) -> Path:
+    """The folder whose *.yaml Prometheus loads as scrape jobs; the rule loader owns it, too."""
+    return lab.directory / "prometheus" / "scrapes"
 
 
 def query(lab: Lab, promql: str) -> list[dict[str, Any]]:
@@ -91,6 +100,7 @@ def config(lab: Lab) -> dict[str, Any]:
             "evaluation_interval": f"{SCRAPE_SECONDS:g}s",
         },
         "rule_files": [str(rules_directory(lab) / "*.yaml")],
+        "scrape_config_files": [str(scrapes_directory(lab) / "*.yaml")],
         "scrape_configs": [
             {
                 "job_name": "istio-proxies",
@@ -98,6 +108,7 @@ def config(lab: Lab) -> dict[str, Any]:
                 "http_sd_configs": [{"url": f"http://127.0.0.1:{lab.port('exporter')}/sd", "refresh_interval": "2s"}],
             },
             _pods_job(kubeconfig),
+            _sidecars_job(kubeconfig),
             _containers_job(kubeconfig, lab.pki / "admin.token"),
             {"job_name": "lab-exporter", "static_configs": [{"targets": [f"127.0.0.1:{lab.port('exporter')}"]}]},
             {"job_name": "prometheus", "static_configs": [{"targets": [f"{lab.host}:{lab.port('prometheus')}"]}]},
@@ -136,6 +147,24 @@ def _pods_job(kubeconfig: str) -> dict[str, Any]:
     }
 
 
+def _sidecars_job(kubeconfig: str) -> dict[str, Any]:
+    """What sidecars say of mutual TLS and of their connections, at the port where Istio's own PodMonitor asks them."""
+    return {
+        "job_name": "sidecars",
+        "scrape_interval": f"{max(SCRAPE_SECONDS, _SIDECARS_SECONDS):g}s",
+        "metrics_path": "/stats/prometheus",
+        "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": kubeconfig}],
+        "relabel_configs": [
+            {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": "http-envoy-prom", "action": "keep"},
+            {"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "Running", "action": "keep"},
+            {"source_labels": ["__meta_kubernetes_pod_ip"], "target_label": "__address__", "replacement": "$1:15020"},
+            {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
+            {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
+        ],
+        "metric_relabel_configs": [{"source_labels": ["__name__"], "regex": _SIDECAR_SERIES, "action": "keep"}],
+    }
+
+
 def _containers_job(kubeconfig: str, token: Path) -> dict[str, Any]:
     return {
         "job_name": "kubelet",
@@ -162,7 +191,8 @@ def _exporter(lab: Lab) -> None:
 
 def _prometheus(lab: Lab) -> None:
     folder = lab.directory / "prometheus"
-    rules_directory(lab).mkdir(parents=True, exist_ok=True)
+    for loaded in (rules_directory(lab), scrapes_directory(lab)):
+        loaded.mkdir(parents=True, exist_ok=True)
     settings = folder / "prometheus.yaml"
     settings.write_text(yaml.safe_dump(config(lab), sort_keys=False))
     command: list[str | Path] = [
@@ -201,8 +231,14 @@ def _in_cluster(lab: Lab) -> list[dict[str, Any]]:
 
 
 def _rule_loader(lab: Lab) -> None:
-    arguments = ["--kubeconfig", str(lab.kubeconfig), "--directory", str(rules_directory(lab)), "--prometheus", url(lab)]
-    _python(lab, "rule_loader", *arguments, "--promtool", str(binary("promtool")))
+    found = {
+        "kubeconfig": lab.kubeconfig,
+        "directory": rules_directory(lab),
+        "scrapes": scrapes_directory(lab),
+        "prometheus": url(lab),
+        "promtool": binary("promtool"),
+    }
+    _python(lab, "rule_loader", *(text for name, value in found.items() for text in (f"--{name}", str(value))))
 
 
 def _python(lab: Lab, module: str, *arguments: str) -> None:

@@ -1,9 +1,10 @@
-"""Loads rules into the lab's Prometheus as an operator for Prometheus would: PrometheusRules, and labelled ConfigMaps.
+"""Loads what an operator for Prometheus would into the lab's: PrometheusRules, labelled ConfigMaps of rules, and PodMonitors.
 
 Run as a host process (`python -m lab.rule_loader`). Every object becomes a file named after it, is judged by promtool
 before Prometheus sees it, and disappears with its object. An object promtool refuses is logged and skipped; it never
-holds up the others, because one bad group makes Prometheus refuse a whole reload. May touch: one folder of rule files,
-Prometheus' reload endpoint, the API server (read-only).
+holds up the others, because one bad group makes Prometheus refuse a whole reload. A PodMonitor becomes a scrape job, by a
+translation of our own of as much of it as the lab's policies use. May touch: two folders of files, Prometheus' reload
+endpoint, the API server (read-only).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+import re
 import subprocess
 import tempfile
 import threading
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 
 RULES_PATH = "/apis/monitoring.coreos.com/v1/prometheusrules"
 CONFIG_MAPS_PATH = "/api/v1/configmaps?labelSelector=perfpolicy.io%2Frules%3Dtrue"
+# What a Prometheus object's podMonitorSelector is on a cluster with prometheus-operator.
+POD_MONITORS_PATH = "/apis/monitoring.coreos.com/v1/podmonitors?labelSelector=prometheus%3Dlab"
 # Changes that come together are loaded together: two hundred policies at once are a few reloads, not two hundred.
 _GATHER_SECONDS = 0.2
 _RETRY_SECONDS = 2.0
@@ -62,6 +66,41 @@ def config_map_files(document: Mapping[str, Any]) -> dict[str, str]:
     return {
         file_name("ConfigMap", metadata["namespace"], metadata["name"], key): text for key, text in data.items() if key.endswith(".yaml")
     }
+
+
+def scrape_files(kubeconfig: Path) -> Callable[[Mapping[str, Any]], dict[str, str]]:
+    """A translation of PodMonitors into files of scrape jobs, one for each endpoint, with the labels prometheus-operator gives."""
+
+    def translate(document: Mapping[str, Any]) -> dict[str, str]:
+        namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]
+        labels = document["spec"]["selector"].get("matchLabels") or {}
+        jobs = []
+        for number, endpoint in enumerate(document["spec"]["podMetricsEndpoints"]):
+            chosen = [
+                {"source_labels": [f"__meta_kubernetes_pod_label_{re.sub('[^A-Za-z0-9_]', '_', label)}"], "regex": re.escape(value)}
+                for label, value in labels.items()
+            ]
+            by = "number" if "portNumber" in endpoint else "name"
+            port = str(endpoint["portNumber"] if "portNumber" in endpoint else endpoint["port"])
+            chosen.append({"source_labels": [f"__meta_kubernetes_pod_container_port_{by}"], "regex": port})
+            chosen.append({"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "Running"})
+            named = {"namespace": "namespace", "pod_container_name": "container", "pod_name": "pod"}
+            jobs.append(
+                {
+                    "job_name": f"podMonitor/{namespace}/{name}/{number}",
+                    "metrics_path": endpoint.get("path", "/metrics"),
+                    **({"scrape_interval": endpoint["interval"]} if "interval" in endpoint else {}),
+                    "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": str(kubeconfig), "namespaces": {"names": [namespace]}}],
+                    "relabel_configs": [
+                        *({**each, "action": "keep"} for each in chosen),
+                        *({"source_labels": [f"__meta_kubernetes_{meta}"], "target_label": label} for meta, label in named.items()),
+                        {"target_label": "job", "replacement": f"{namespace}/{name}"},
+                    ],
+                }
+            )
+        return {file_name("PodMonitor", namespace, name): yaml.safe_dump({"scrape_configs": jobs}, sort_keys=False)}
+
+    return translate
 
 
 class Loader:
@@ -137,6 +176,11 @@ def promtool_check(promtool: Path) -> Callable[[Sequence[Path]], str]:
     return check
 
 
+def _as_made(_: Sequence[Path]) -> str:
+    """A `check` of files that only this module writes."""
+    return ""
+
+
 def http_reload(prometheus: str) -> Callable[[], None]:
     """A `reload` that posts to Prometheus' lifecycle endpoint."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -148,18 +192,18 @@ def http_reload(prometheus: str) -> Callable[[], None]:
     return reload
 
 
-def run(loader: Loader, sources: Sequence[Reflector], changed: threading.Event) -> None:
+def run(loaders: Sequence[tuple[Loader, Sequence[Reflector]]], changed: threading.Event) -> None:
     """Sync after every change, for ever; a reload that failed is tried again."""
     # Nothing is judged gone before everything is known: the files of an earlier run stay until then.
     while True:
         changed.wait()
         changed.clear()
         time.sleep(_GATHER_SECONDS)
-        if not all(source.synced.is_set() for source in sources):
+        if not all(source.synced.is_set() for _, sources in loaders for source in sources):
             continue
-        wanted = {name: text for source in sources for files in list(source.objects.values()) for name, text in files.items()}
         try:
-            loader.sync(wanted)
+            for loader, sources in loaders:
+                loader.sync({name: text for source in sources for files in list(source.objects.values()) for name, text in files.items()})
         except (OSError, urllib.error.HTTPError) as problem:
             log.warning("Prometheus did not load the rules: %s; trying again in %g s", problem, _RETRY_SECONDS)
             timer = threading.Timer(_RETRY_SECONDS, changed.set)
@@ -171,7 +215,8 @@ def main() -> None:
     """Run the loader until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m lab.rule_loader", description=__doc__)
     parser.add_argument("--kubeconfig", type=Path, required=True)
-    parser.add_argument("--directory", type=Path, required=True)
+    parser.add_argument("--directory", type=Path, required=True, help="of the rule files")
+    parser.add_argument("--scrapes", type=Path, required=True, help="directory of the scrape jobs' files")
     parser.add_argument("--prometheus", required=True, help="base URL")
     parser.add_argument("--promtool", type=Path, required=True)
     options = parser.parse_args()
@@ -179,13 +224,16 @@ def main() -> None:
     end_with_any_thread()
     changed = threading.Event()
     api = Api(options.kubeconfig)
-    sources = [
+    rules = [
         Reflector(api, RULES_PATH, rule_files, changed.set),
         Reflector(api, CONFIG_MAPS_PATH, config_map_files, changed.set),
     ]
-    for source in sources:
+    monitors = [Reflector(api, POD_MONITORS_PATH, scrape_files(options.kubeconfig), changed.set)]
+    for source in (*rules, *monitors):
         source.start()
-    run(Loader(options.directory, promtool_check(options.promtool), http_reload(options.prometheus)), sources, changed)
+    reload = http_reload(options.prometheus)
+    rule_loader = Loader(options.directory, promtool_check(options.promtool), reload)
+    run([(rule_loader, rules), (Loader(options.scrapes, _as_made, reload), monitors)], changed)
 
 
 if __name__ == "__main__":

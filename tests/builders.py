@@ -236,9 +236,11 @@ def network(**changes: Any) -> model.Network:
 def observability(**changes: Any) -> model.Observability:
     """Scraped and alerted on, rules labelled for a Prometheus named `lab`."""
     base = model.Observability(
-        scrape=model.Scrape("/metrics"),
+        scrape=model.Scrape("/metrics", timedelta(seconds=15)),
         alerts=model.Alerts(labels={"team": "ce-hub"}, runbook=None, disabled=frozenset()),
         rule_labels={"prometheus": "lab"},
+        monitor_labels={"prometheus": "lab"},
+        dashboard_labels={"grafana_dashboard": "1"},
     )
     return replace(base, **changes)
 
@@ -289,6 +291,7 @@ def a_full_policy(*, name: str = "operation-service", namespace: str = "ce-hub",
             deny=(access_rule(paths=("/admin/*",)),),
             default_deny=True,
         ),
+        observability=observability(scrape=model.Scrape("/metrics", timedelta(seconds=15), True), dashboard=True),
         network=network(
             ingress=(
                 model.NetworkRule(

@@ -180,7 +180,8 @@ SETTINGS: Final[Mapping[str, Any]] = {
     "disruptionBudget": {"maxUnavailable": "40%"},
     "observability": {
         "alerts": {"labels": {"team": "shop"}, "runbook": "https://runbooks.example.com/shop", "disabled": ["ErrorBudgetBurn"]},
-        "scrape": {"path": "/stats"},
+        "scrape": {"path": "/stats", "podMonitor": "Enabled", "interval": "25s"},
+        "dashboard": "Enabled",
     },
 }
 POLICY_SCHEMA: Final = policy_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
@@ -230,7 +231,7 @@ CLASS: Final[Mapping[str, Any]] = {
         "ruleInterval": "20s",
         "matchers": [{"name": "cluster", "value": "one"}, {"name": "replica", "value": "a"}],
     },
-    "labels": {"rules": {"prometheus": "lab"}},
+    "labels": {"rules": {"prometheus": "lab"}, "monitors": {"prometheus": "lab"}, "dashboards": {"grafana_dashboard": "1"}},
     "mesh": {"namespace": "mesh", "gatewayNamespace": "edge", "clusterDomain": "example.local"},
 }
 
@@ -366,6 +367,7 @@ Outcome = tuple[Any, ...]
 def unparsed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rules as they are: parsing each of them, here thousands of times, would take half of the time."""
     monkeypatch.setattr("perfpolicy.promql.rule.check", lambda *_: None)
+    monkeypatch.setattr("perfpolicy.promql.panels.check", lambda *_: None)
 
 
 OTHERS: Final = [

@@ -22,6 +22,8 @@ import yaml
 from perfpolicy import yaml_text
 from perfpolicy.api import schema as crd_schema
 from perfpolicy.policy.builtin import builtin_classes_text
+from perfpolicy.promql import names, panels
+from perfpolicy.render import dashboard
 from perfpolicy.settings import Settings
 from perfpolicy.vocabulary import DEFAULT_CLASS_ANNOTATION
 
@@ -67,8 +69,16 @@ def generate(root: Path) -> dict[Path, str]:
         CRDS / "values.schema.json": _json(_closed({}) | {"$schema": _DRAFT}),
         MAIN / "values.yaml": values,
         MAIN / "values.schema.json": _json(values_schema(parsed)),
+        MAIN / "files/policies-dashboard.json": _json(overview()),
         MAIN / "README.md": _TABLE.sub(lambda _: table(parsed), (root / MAIN / "README.md").read_text()),
     }
+
+
+def overview() -> dict[str, Any]:
+    """The dashboard over all policies."""
+    namespaces = dashboard.regex_variable("namespace", "Namespace", f"label_values({names.REVISION}, {names.NAMESPACE})")
+    links = [dashboard.by_tag("Policies", dashboard.TAG)]
+    return dashboard.dashboard("perfpolicy-policies", "perfpolicy policies", panels.overview(), variables=[namespaces], links=links)
 
 
 def _kept(crd: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import promql_parser
 import pytest
 
+from tests import grafana
 from tests.charts import helm
 from tests.promql import promtool
 from tests.promql.promtool import Scenario, constant, counter, firing, silent
@@ -36,9 +37,9 @@ def alert_groups() -> list[Group]:
     return [Group(group) for group in rules["spec"]["groups"]]
 
 
-def dashboard() -> dict[str, Any]:
+def dashboard(key: str = "perfpolicy.json") -> dict[str, Any]:
     config = helm.one(helm.template({"dashboard": {"enabled": True}}), "ConfigMap", "perfpolicy-dashboard")
-    parsed: dict[str, Any] = json.loads(config["data"]["perfpolicy.json"])
+    parsed: dict[str, Any] = json.loads(config["data"][key])
     return parsed
 
 
@@ -72,6 +73,11 @@ def test_alerts_read_only_the_release_they_come_with() -> None:
     for name, expression in alert_expressions().items():
         selectors = re.findall(r"perfpolicy_[a-z_]+(\{[^}]*\})?", expression)
         assert all(one.startswith('{job="perfpolicy", namespace="perfpolicy-system"') for one in selectors), name
+
+
+@pytest.mark.parametrize("key", ["perfpolicy.json", "perfpolicy-policies.json"])
+def test_grafana_knows_every_field_and_value(key: str) -> None:
+    assert grafana.problems(dashboard(key)) == []
 
 
 def test_panels_do_not_overlap_and_have_ids_of_their_own() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from lab import prometheus
 from lab.lab import Lab
+from perfpolicy.promql import proxies
 
 LAB = Lab("real", "real")
 
@@ -21,6 +25,14 @@ def test_pods_are_scraped_in_plaintext_at_their_own_address() -> None:
     found = job("kubernetes-pods")
     assert "scheme" not in found
     assert "tls_config" not in found
+
+
+def test_sidecars_are_asked_seldom_and_only_for_what_is_read() -> None:
+    found: dict[str, Any] = job("sidecars")
+    assert found["scrape_interval"] == "15s"
+    pattern = found["metric_relabel_configs"][0]["regex"]
+    read = (proxies.CERTIFICATE_LEFT, proxies.HANDSHAKES, proxies.CONNECTIONS, *proxies.FAILURES)
+    assert all(re.fullmatch(pattern, name) for name in read)
 
 
 def test_labels_of_the_proxies_metrics_are_kept() -> None:

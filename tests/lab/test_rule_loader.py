@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab.rule_loader import Loader, config_map_files, file_name, rule_files
+from lab.rule_loader import Loader, config_map_files, file_name, rule_files, scrape_files
 
 
 class Prometheus:
@@ -131,3 +131,16 @@ def test_files_of_an_earlier_run_are_removed_when_no_object_wants_them(loader: L
     loader.sync({})
     assert contents(tmp_path) == {}
     assert prometheus.reloads == 1
+
+
+def test_a_pod_monitor_becomes_a_scrape_job_of_its_own_namespace() -> None:
+    endpoint = {"portNumber": 9090, "path": "/stats", "interval": "25s"}
+    spec = {"selector": {"matchLabels": {"app.kubernetes.io/name": "a.b"}}, "podMetricsEndpoints": [endpoint]}
+    files = scrape_files(Path("/k"))({"metadata": {"namespace": "n", "name": "web"}, "spec": spec})
+    (job,) = yaml.safe_load(files["podmonitor_n_web.yaml"])["scrape_configs"]
+    assert (job["job_name"], job["metrics_path"], job["scrape_interval"]) == ("podMonitor/n/web/0", "/stats", "25s")
+    assert job["kubernetes_sd_configs"] == [{"role": "pod", "kubeconfig_file": "/k", "namespaces": {"names": ["n"]}}]
+    kept = {rule["source_labels"][0]: rule["regex"] for rule in job["relabel_configs"] if rule.get("action") == "keep"}
+    meta = "__meta_kubernetes_pod"
+    assert kept == {f"{meta}_label_app_kubernetes_io_name": r"a\.b", f"{meta}_container_port_number": "9090", f"{meta}_phase": "Running"}
+    assert {"target_label": "job", "replacement": "n/web"} in job["relabel_configs"]

@@ -1,5 +1,6 @@
 """Promises and their measurement in the model."""
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -7,7 +8,7 @@ import pytest
 
 from perfpolicy.policy import model
 from perfpolicy.policy.sources import ISTIO_BOUNDS_MS
-from tests.policy.support import problems, resolved
+from tests.policy.support import problems, resolved, targeted
 
 OBJECTIVE = {"name": "up", "sli": "Availability", "target": "99.9%", "windowDays": 30}
 
@@ -135,7 +136,23 @@ def test_alerts_are_written_unless_disabled() -> None:
 def test_scraping_needs_a_metrics_port() -> None:
     assert [p.path for p in problems({"observability.scrape": {}})] == ["spec.service.metricsPort"]
     found = resolved({"observability.scrape": {}, "service.metricsPort": 9090}, {"metrics.scrapeInterval": "5s"}).observability.scrape
-    assert found == model.Scrape("/metrics")
+    assert found == model.Scrape("/metrics", timedelta(seconds=5))
+    slower = {"observability.scrape": {"interval": "1m"}, "service.metricsPort": 9090}
+    assert resolved(slower).observability.scrape == model.Scrape("/metrics", timedelta(minutes=1))
+
+
+def test_a_pod_monitor_is_refused_where_its_port_is_the_applications_own_and_closed() -> None:
+    spec = {"observability.scrape": {"podMonitor": "Enabled"}, "service.metricsPort": 9090}
+    scrape = resolved(spec).observability.scrape
+    assert scrape is not None
+    assert scrape.pod_monitor
+    shared = {
+        "workload": {"targetRef": {"group": "apps", "kind": "Deployment", "name": "shop"}, "serviceRef": {"name": "shop"}},
+        "observability.scrape": {"podMonitor": "Enabled"},
+        "service": {"metricsPort": 8080},
+    }
+    assert [p.path for p in problems(shared, facts=targeted())] == ["spec.observability.scrape.podMonitor"]
+    assert problems(shared, facts=replace(targeted(), in_mesh=False)) == []
 
 
 def test_a_classs_scraping_waits_for_a_metrics_port() -> None:

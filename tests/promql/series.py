@@ -29,6 +29,16 @@ def container(metric: str, pod: str = POD, **labels: str) -> str:
     return _text(metric, {"namespace": "ce-hub", "pod": pod, "container": "operation-service", **labels})
 
 
+def proxy(metric: str, pod: str = POD, **labels: str) -> str:
+    """One series of a pod's own proxy, as its agent serves it."""
+    return _text(metric, {"namespace": "ce-hub", "pod": pod, "job": "kubernetes-pods", **labels})
+
+
+def inbound(metric: str, **labels: str) -> str:
+    """One series of the proxy's listener for what comes to the pod."""
+    return proxy(metric, **{"listener_address": "0.0.0.0_15006", **labels})
+
+
 def recorded(policy: model.Policy, series: str, **labels: str) -> str:
     """One recorded series of a policy."""
     identity = {"policy": policy.key.name, "policy_namespace": policy.key.namespace, "policy_uid": policy.identity.uid}

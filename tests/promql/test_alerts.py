@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from perfpolicy.policy import model
-from perfpolicy.promql import alerts, names, objectives
+from perfpolicy.promql import alerts, names, objectives, proxies
 from perfpolicy.promql.expr import duration
 from perfpolicy.promql.rule import RuleGroup
 from perfpolicy.promql.rules import rule_groups
@@ -16,7 +16,7 @@ from perfpolicy.vocabulary import AlertName
 from tests import builders as a
 from tests.promql import series
 from tests.promql.conftest import Check
-from tests.promql.promtool import Scenario, constant, counter, firing, silent
+from tests.promql.promtool import Expect, Scenario, constant, counter, firing, silent
 
 MINUTE = timedelta(minutes=1)
 ALL_FAST = {10.0: 1.0}
@@ -138,6 +138,89 @@ def test_circuit_breaker_open_is_silent_on_other_failures(check: Check) -> None:
     check(steps(policy), Scenario(data, [silent(5 * MINUTE)]))
 
 
+DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
+
+
+def certificates(**changes: Any) -> model.Policy:
+    """A policy with no group but the one of the certificates' alerts."""
+    return alerting(AlertName.CERTIFICATE_EXPIRING, objectives=(), **changes)
+
+
+def left(seconds: timedelta, of: timedelta) -> str:
+    """A certificate's seconds left, falling from `seconds` for as long as `of`, one value in five minutes."""
+    return f"{seconds.total_seconds():.0f}-300x{int(of / timedelta(minutes=5))}"
+
+
+def blocks(policy: model.Policy) -> tuple[RuleGroup, ...]:
+    return tuple(group for group in rule_groups(policy) if group.name.endswith("/blocks"))
+
+
+def expiry(data: dict[str, str], *expect: Expect) -> Scenario:
+    """Evaluated as the group of blocks is."""
+    return Scenario(data, expect, interval=5 * MINUTE, evaluation=5 * MINUTE)
+
+
+def test_certificate_expiring_warns_at_a_quarter_of_a_days_life_and_is_critical_at_a_tenth(check: Check) -> None:
+    data = {series.proxy(proxies.CERTIFICATE_LEFT, resource_name="default"): left(DAY, 25 * HOUR)}
+    warned, critical = "CertificateExpiring/warning", "CertificateExpiring/critical"
+    times = [(17.9, ()), (18.4, (warned,)), (21.5, (warned,)), (21.9, (warned, critical)), (24.5, (warned, critical))]
+    check(blocks(certificates()), expiry(data, *(firing(*names, at=hours * HOUR) for hours, names in times)))
+
+
+def test_certificate_expiring_is_silent_while_certificates_are_renewed_at_half_their_life(check: Check) -> None:
+    renewed = " ".join([left(DAY, 12 * HOUR)] * 4)
+    data = {
+        series.proxy(proxies.CERTIFICATE_LEFT, resource_name="default"): renewed,
+        series.proxy(proxies.CERTIFICATE_LEFT, resource_name="file-root:/etc/ca.pem"): left(3650 * DAY, 2 * DAY),
+        series.proxy(proxies.CERTIFICATE_LEFT, pod="other-7d9f8c6b5-x2x4z", resource_name="default"): left(DAY, DAY),
+    }
+    check(blocks(certificates()), expiry(data, *(silent(hours * HOUR) for hours in (1, 11.9, 12.1, 23.9, 47))))
+
+
+def test_certificate_expiring_warns_seven_days_before_the_end_of_what_lives_longer(check: Check) -> None:
+    data = {series.proxy(proxies.CERTIFICATE_LEFT, resource_name="default"): left(30 * DAY, 28 * DAY)}
+    # Every 5 m, as the group is, promtool takes a minute for four weeks.
+    warned, critical = "CertificateExpiring/warning", "CertificateExpiring/critical"
+    times = [(22.75, ()), (23.5, (warned,)), (27, (warned,)), (28, (warned, critical))]
+    expect = [firing(*names, at=days * DAY) for days, names in times]
+    check(blocks(certificates()), Scenario(data, expect, interval=5 * MINUTE, evaluation=3 * HOUR))
+
+
+@pytest.mark.parametrize(
+    ("failed", "succeeded", "expected"),
+    [
+        pytest.param(4 / 300, 10, (), id="four in five minutes are silent"),
+        pytest.param(0.1, 10, ("HandshakeFailures/warning",), id="one of a hundred warns"),
+        pytest.param(0.1, 0.05, ("HandshakeFailures/warning", "HandshakeFailures/critical"), id="more than succeed are critical"),
+    ],
+)
+@pytest.mark.parametrize("metric", proxies.FAILURES)
+def test_handshake_failures(check: Check, metric: str, failed: float, succeeded: float, expected: tuple[str, ...]) -> None:
+    data = {series.inbound(each): counter(0, 20) for each in proxies.FAILURES}
+    data |= {series.inbound(metric): counter(failed, 20), series.inbound(proxies.HANDSHAKES): counter(succeeded, 20)}
+    expect = [silent(5 * MINUTE), firing(*expected, at=15 * MINUTE)]
+    check(blocks(alerting(AlertName.HANDSHAKE_FAILURES, objectives=())), Scenario(data, expect, evaluation=5 * MINUTE))
+
+
+def test_handshake_failures_count_a_pod_once_whoever_scrapes_it_and_only_what_comes_to_it(check: Check) -> None:
+    data = {series.inbound(each, job=job): counter(4 / 300, 20) for each in proxies.FAILURES[:1] for job in ("pods", "envoy-stats")}
+    data |= {series.inbound(each): counter(0, 20) for each in proxies.FAILURES[1:]}
+    data |= {series.proxy(proxies.FAILURES[0], listener_address="0.0.0.0_15090"): counter(1, 20)}
+    policy = alerting(AlertName.HANDSHAKE_FAILURES, objectives=())
+    check(blocks(policy), Scenario(data, [silent(15 * MINUTE)], evaluation=5 * MINUTE))
+
+
+def test_pods_without_proxies_have_no_alerts_about_them() -> None:
+    outside, open_ = a.a_policy(in_mesh=False), a.a_policy(security=a.security(mtls=model.Mtls.DISABLE))
+    assert {AlertName.CERTIFICATE_EXPIRING, AlertName.HANDSHAKE_FAILURES}.isdisjoint(alert_names(outside))
+    assert AlertName.HANDSHAKE_FAILURES not in alert_names(open_)
+
+
+def alert_names(policy: model.Policy) -> set[str]:
+    return {rule.name for rule in (*alerts.alerts(policy), *alerts.slow_alerts(policy))}
+
+
 def test_metrics_absent(check: Check) -> None:
     policy = alerting(AlertName.METRICS_ABSENT)
     check(steps(policy), Scenario({"unrelated": constant(1, 20)}, [firing("MetricsAbsent/warning", at=15 * MINUTE)]))
@@ -217,8 +300,8 @@ def burn_scenario(pair: objectives.BurnAlert, long: float, short: float, *, fire
         data[series.recorded(BURNING, judged)] = constant(3000, minutes, five)
         data[series.recorded(BURNING, errors)] = constant(300, minutes, five)
     expected = (PAGE if pair.page else TICKET,) if fires else ()
-    # On a sample: page rates are read as ranges of one minute.
-    return Scenario(data, [firing(*expected, at=timedelta(hours=2))], interval=five, evaluation=five)
+    # On a sample: page rates are read as ranges of one minute. Evaluated each step, as the group of the alerts is.
+    return Scenario(data, [firing(*expected, at=timedelta(hours=2))], interval=five)
 
 
 def test_tickets_are_looked_at_with_every_block_and_pages_with_every_step() -> None:
@@ -252,12 +335,11 @@ def test_an_objective_without_any_budget_has_no_burn_alert() -> None:
 
 
 def test_disabled_alerts_are_left_out() -> None:
-    assert {rule.name for rule in alerts.alerts(alerting(AlertName.HIGH_ERROR_RATE))} == {"HighErrorRate"}
+    assert alert_names(alerting(AlertName.HIGH_ERROR_RATE)) == {"HighErrorRate"}
 
 
 def test_every_alert_name_is_written_by_a_full_policy() -> None:
-    full = a.a_full_policy()
-    assert {rule.name for rule in alerts.alerts(full)} == set(AlertName)
+    assert alert_names(a.a_full_policy()) == set(AlertName)
 
 
 def test_user_labels_and_runbook_are_carried_and_never_expanded() -> None:
@@ -275,7 +357,7 @@ def test_user_labels_and_runbook_are_carried_and_never_expanded() -> None:
 
 
 def test_no_alerts_without_observability_alerts() -> None:
-    assert list(alerts.alerts(a.a_policy(observability=a.observability(alerts=None)))) == []
+    assert alert_names(a.a_policy(observability=a.observability(alerts=None))) == set()
 
 
 def test_escaped_braces_read_back_as_written(check: Check) -> None:

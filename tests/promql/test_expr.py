@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from perfpolicy.errors import RenderError
 from perfpolicy.policy.sources import ISTIO_BOUNDS_MS
-from perfpolicy.promql import buckets, expr, scope
+from perfpolicy.promql import buckets, expr, names, scope
 from perfpolicy.promql.expr import Expr, Matcher, Op, Selector
 from perfpolicy.promql.queries import cycle_queries
 from perfpolicy.promql.rule import RuleGroup, checked, record
@@ -82,7 +82,7 @@ def test_an_expression_of_another_policy_is_not_parsed_again(monkeypatch: pytest
     monkeypatch.setattr(promql_parser, "parse", parsed.append)
     second = rule_groups(a.a_full_policy(name="second", uid="2-b"))
     assert len(first[0].rules) == len(second[0].rules) > 10
-    assert len(parsed) == 3, "the revision and the names of pods, which are a pattern"
+    assert len(parsed) == 7, "the revision, and the rules that name pods, which are a pattern: CPU, memory, certificates, handshakes"
 
 
 def test_what_is_known_to_parse_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +100,8 @@ def test_every_expression_of_a_full_policy_parses() -> None:
     assert [group.name for group in groups] == ["perfpolicy/ce-hub/operation-service/steps", "perfpolicy/ce-hub/operation-service/blocks"]
 
 
-def test_a_policy_without_objectives_has_no_second_tier() -> None:
-    assert [group.interval for group in rule_groups(a.a_policy(objectives=()))] == [timedelta(seconds=30)]
+def test_a_policy_without_objectives_and_proxies_has_no_second_tier() -> None:
+    assert [group.interval for group in rule_groups(a.a_policy(objectives=(), in_mesh=False))] == [timedelta(seconds=30)]
 
 
 def test_every_series_carries_the_identity_and_nothing_else_unexpected() -> None:
@@ -135,10 +135,11 @@ def test_a_cycle_asks_at_most_six_queries_and_puts_the_classes_matchers_into_eac
         assert {("cluster", 'a"b'), ("policy_uid", "")} <= matchers
 
 
-def test_the_cycle_reads_every_derived_series_and_no_step_or_block() -> None:
+def test_the_cycle_reads_every_derived_series_but_what_is_for_people_and_no_step_or_block() -> None:
     asked = " ".join(query.text for query in cycle_queries(a.a_provider()))
     derived = {rule.name for group in rule_groups(a.a_full_policy()) for rule in group.rules if not rule.alert}
-    assert {name for name in derived if name not in asked} == {name for name in derived if name.endswith((":step", ":block"))}
+    inner = {name for name in derived if name.endswith((":step", ":block"))}
+    assert {name for name in derived if name not in asked} == inner | {names.BUDGET_LEFT}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The Deployment and Service a policy creates."""
 
+import json
+import re
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -63,15 +65,30 @@ def test_pods_stay_in_the_subset_the_author_put_them_into() -> None:
 
 
 def test_scrape_annotations_carry_the_applications_port() -> None:
-    assert template(policy())["metadata"]["annotations"] == {
+    assert template(policy(in_mesh=False))["metadata"]["annotations"] == {
         "prometheus.io/scrape": "true",
         "prometheus.io/port": "9090",
         "prometheus.io/path": "/metrics",
     }
 
 
-def test_no_annotations_without_scraping() -> None:
-    assert "annotations" not in template(policy(observability=observability(scrape=None)))["metadata"]
+def test_no_annotations_without_scraping_and_mesh() -> None:
+    assert "annotations" not in template(policy(observability=observability(scrape=None), in_mesh=False))["metadata"]
+
+
+def test_proxies_keep_the_counters_that_alerts_and_dashboards_read_and_no_others() -> None:
+    annotations = template(policy(observability=observability(scrape=None)))["metadata"]["annotations"]
+    config = json.loads(annotations["proxy.istio.io/config"])
+    (pattern,) = config["proxyStatsMatcher"]["inclusionRegexps"]
+    kept = ["ssl.handshake", "ssl.connection_error", "ssl.fail_verify_error", "ssl.fail_verify_no_cert", "ssl.fail_verify_san"]
+    for counter in (*kept, "downstream_cx_active"):
+        assert re.fullmatch(pattern, f"listener.0.0.0.0_15006.{counter}")
+    for other in ("listener.0.0.0.0_15006.ssl.ciphers.X", "listener.0.0.0.0_15090.downstream_cx_active", "cluster.x.ssl.handshake"):
+        assert not re.fullmatch(pattern, other)
+
+
+def test_a_disabled_alert_replaces_no_pod() -> None:
+    assert template(policy(observability=observability(alerts=None))) == template(policy())
 
 
 def test_environment_keeps_its_order_since_variables_read_earlier_ones() -> None:

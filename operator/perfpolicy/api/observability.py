@@ -4,11 +4,12 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from perfpolicy.api.base import Block, PlainText, PromLabelName, Rule, SetOf, UrlPath, Wire
+from perfpolicy.api.base import Block, PlainText, PositiveSeconds, PromLabelName, Rule, SetOf, UrlPath, Wire
 
 # vocabulary.AlertName, as a type checker and pydantic read it; a test keeps the two equal.
 Alert = Literal[
-    "HighResponseTime", "HighErrorRate", "HighCPUUsage", "HighMemoryUsage", "CircuitBreakerOpen", "ErrorBudgetBurn", "MetricsAbsent"
+    "HighResponseTime", "HighErrorRate", "HighCPUUsage", "HighMemoryUsage", "CircuitBreakerOpen", "ErrorBudgetBurn",
+    "CertificateExpiring", "HandshakeFailures", "MetricsAbsent",
 ]  # fmt: skip
 
 RESERVED_LABELS: Final = (
@@ -42,6 +43,10 @@ class Scrape(Block):
 
     path: UrlPath | None = None
     """Path of the endpoint. Left out: /metrics."""
+    pod_monitor: Literal["Enabled", "Disabled"] | None = None
+    """A PodMonitor, with the class's labels.monitors, for a Prometheus run by prometheus-operator. Left out: Disabled."""
+    interval: PositiveSeconds | None = None
+    """Time between two scrapes, in the PodMonitor. Left out: the class's metrics.scrapeInterval."""
 
 
 class Observability(Wire):
@@ -51,3 +56,5 @@ class Observability(Wire):
     """Alerts. Left out: they are written."""
     scrape: Scrape | None = None
     """Scraping of the application. Left out: it is not scraped."""
+    dashboard: Literal["Enabled", "Disabled"] | None = None
+    """A Grafana dashboard of the policy, in a ConfigMap with the class's labels.dashboards. Left out: Disabled."""

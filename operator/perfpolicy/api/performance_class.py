@@ -158,6 +158,10 @@ class ClassLabels(Wire):
 
     rules: Labels | None = None
     """Labels of the PrometheusRule (or ConfigMap) objects, as the Prometheus object's ruleSelector asks for."""
+    monitors: Labels | None = None
+    """Labels of the PodMonitor objects, as the Prometheus object's podMonitorSelector asks for."""
+    dashboards: Labels | None = None
+    """Labels of the ConfigMaps with dashboards, as Grafana's sidecar asks for."""
 
 
 class Mesh(Wire):

@@ -32,8 +32,8 @@ class PolicySettings(Wire):
     """Everything of a policy that its class may fill."""
 
     mode: Literal["Enforce", "Observe"] | None = None
-    """Enforce: everything is written. Observe: only the rules that measure are; what was written before stays as it is. The status
-    says what is promised and what is met."""
+    """Enforce: everything is written. Observe: only the rules that measure and the dashboard; what was written before stays as it is. The
+    status says what is promised and what is met."""
     suspend: Literal["Disabled", "All"] | None = None
     """All: the operator writes nothing for this policy until it is Disabled again. Left out: Disabled."""
     service: ServiceSpec | None = None

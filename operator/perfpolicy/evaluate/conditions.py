@@ -241,7 +241,7 @@ def _programmed(known: _Known) -> _Said:
     if state.pending:
         return _Said(UNKNOWN, Reason.PENDING, "children are not applied yet")
     if state.observe_only:
-        return _Said(TRUE, Reason.OBSERVE_ONLY, "spec.mode is Observe: only rules are written")
+        return _Said(TRUE, Reason.OBSERVE_ONLY, "spec.mode is Observe: only rules and the dashboard are written")
     if state.extras_missing:
         return _Said(TRUE, Reason.PARTIALLY_PROGRAMMED, f"without {', '.join(state.extras_missing)}: not served by the API server")
     return _Said(TRUE, Reason.PROGRAMMED, f"{len(state.resources)} objects applied")

@@ -33,7 +33,7 @@ BUILT_IN: Final[Mapping[str, Any]] = {
     "thresholds": {"window": "5m"},
     "metrics": {"source": "Istio", "noData": "Unknown", "noTraffic": "Unknown", "minimumRate": "0.1", "slowRequest": "1s"},
     "security": {"mtls": "Inherit", "defaultDeny": "Disabled"},
-    "observability": {"alerts": {"mode": "Enabled"}},
+    "observability": {"alerts": {"mode": "Enabled"}, "dashboard": "Disabled"},
 }
 """Defaults that always apply."""
 
@@ -51,7 +51,7 @@ WHEN_USED: Final[Mapping[type[Wire], Mapping[str, Any]]] = {
     Concurrency: {"mode": "Fixed"},
     ResponseHeaders: {"requestId": "Enabled", "responseTime": "Enabled", "security": "Enabled"},
     Compression: {"minBytes": 1000},
-    Scrape: {"path": "/metrics"},
+    Scrape: {"path": "/metrics", "podMonitor": "Disabled"},
     HttpSource: {
         "requests": "http_requests_total",
         "durations": "http_request_duration_seconds",

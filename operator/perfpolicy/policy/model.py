@@ -33,7 +33,7 @@ class Identity:
 
 
 class Mode(StrEnum):
-    """Observe writes only the policy's rules."""
+    """Observe writes only the policy's rules and dashboard."""
 
     ENFORCE = "Enforce"
     OBSERVE = "Observe"
@@ -632,6 +632,8 @@ class Scrape:
     """Scraping of the application's own metrics endpoint."""
 
     path: str
+    interval: timedelta
+    pod_monitor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -645,11 +647,14 @@ class Alerts:
 
 @dataclass(frozen=True, slots=True)
 class Observability:
-    """What is written for others to load; `rule_labels` go on the PrometheusRule (or ConfigMap)."""
+    """What is written for others to load, with the labels by which they find it; `rule_labels` go on the PrometheusRule (or ConfigMap)."""
 
     scrape: Scrape | None
     alerts: Alerts | None
     rule_labels: Mapping[str, str]
+    monitor_labels: Mapping[str, str] = field(default_factory=dict)
+    dashboard: bool = False
+    dashboard_labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@
 | HighMemoryUsage | memory is above 85 % / 95 % of the limit (never below the policy's own figure) | 5m | warning / critical |
 | CircuitBreakerOpen | clients' proxies answered with UO or UH | 1m | critical |
 | ErrorBudgetBurn | both windows of a burn pair are above its factor | - | page: critical, ticket: warning |
+| CertificateExpiring | a proxy's certificate has less than 25 % / 10 % of its life left (at most 7 / 2.3 days) | 10m | warning / critical |
+| HandshakeFailures | connections fail before their callers are authenticated / more of them than succeed | 5m | warning / critical |
 | MetricsAbsent | no requests were counted at all | 10m | warning |
 
 Ratios over few requests say nothing: HighResponseTime, HighErrorRate and ErrorBudgetBurn also need spec.metrics.minimumRate, and a burn
@@ -15,15 +17,15 @@ alert needs more than one bad request. Every alert carries the identity labels, 
 `namespace`, by which prometheus-operator keeps the routes of teams apart: no author may send into another's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
 from perfpolicy.policy import model
-from perfpolicy.promql import istio, names, objectives
+from perfpolicy.promql import istio, names, objectives, proxies
 from perfpolicy.promql.expr import Expr, Matcher, Op, aggregate, binary, call, duration, number
-from perfpolicy.promql.rule import Rule, labels_of, own
+from perfpolicy.promql.rule import Rule, block_of, labels_of, own
 from perfpolicy.units import format_duration, format_percent
 from perfpolicy.vocabulary import AlertName
 
@@ -32,16 +34,26 @@ CRITICAL: Final = "critical"
 _CPU: Final = ((WARNING, Decimal("0.80")), (CRITICAL, Decimal("0.90")))
 _MEMORY: Final = ((WARNING, Decimal("0.85")), (CRITICAL, Decimal("0.95")))
 _OPEN_WINDOW: Final = timedelta(minutes=1)
+_LEFT: Final = ((WARNING, Decimal("0.25")), (CRITICAL, Decimal("0.1")))
+"""Istio renews at half the life."""
+_HANDSHAKE_WINDOW: Final = timedelta(minutes=5)
+_FEW_FAILURES: Final = 5
+"""In a window: somebody who tried, not a caller who cannot."""
 
 
 def alerts(policy: model.Policy) -> Iterator[Rule]:
-    """Every alert the policy asks for and has not disabled."""
-    wanted = policy.observability.alerts
-    if wanted is None:
-        return
-    for rule in (*_response_time(policy), *_error_rate(policy), *_resources(policy), *_circuit(policy), *_burn(policy), *_absent(policy)):
-        if rule.name not in wanted.disabled:
-            yield rule
+    """Every alert evaluated each step that the policy asks for and has not disabled."""
+    yield from _wanted(policy, _response_time, _error_rate, _resources, _circuit, _burn, _absent)
+
+
+def slow_alerts(policy: model.Policy) -> Iterator[Rule]:
+    """The same, of those evaluated each block: nobody is paged in minutes for what they look at, and they read many raw samples."""
+    yield from _wanted(policy, _certificates, _handshakes)
+
+
+def _wanted(policy: model.Policy, *families: Callable[[model.Policy], Iterator[Rule]]) -> Iterator[Rule]:
+    if (wanted := policy.observability.alerts) is not None:
+        yield from (rule for family in families for rule in family(policy) if rule.name not in wanted.disabled)
 
 
 def follow_blocks(rule: Rule) -> bool:
@@ -114,6 +126,27 @@ def _circuit(policy: model.Policy) -> Iterator[Rule]:
     refused = aggregate("sum", call("increase", istio.circuit_open(policy).over(window))).above(0)
     text = f"clients' proxies refused {{{{ $value | humanize }}}} requests to {policy.key} in {duration(window)}: circuit open"
     yield _alert(policy, AlertName.CIRCUIT_BREAKER_OPEN, CRITICAL, refused, timedelta(minutes=1), text)
+
+
+def _certificates(policy: model.Policy) -> Iterator[Rule]:
+    if not policy.in_mesh:
+        return
+    left = proxies.certificate_left(policy)
+    for level, share in _LEFT:
+        days, hours = (binary(left, "<", lifetime * number(share)) for lifetime in proxies.certificate_lifetimes(policy))
+        text = f"a certificate of the pods of {policy.key} expires in {{{{ $value | humanizeDuration }}}} and was not renewed"
+        expiring = aggregate("min", days.otherwise(hours))
+        yield _alert(policy, AlertName.CERTIFICATE_EXPIRING, level, expiring, timedelta(minutes=10), text)
+
+
+def _handshakes(policy: model.Policy) -> Iterator[Rule]:
+    if not policy.in_mesh or policy.security.mtls is model.Mtls.DISABLE:
+        return
+    window = max(_HANDSHAKE_WINDOW, block_of(policy.metrics.provider))
+    failed = proxies.failed_handshakes(policy, window).above(_FEW_FAILURES)
+    text = f"{{{{ $value | humanize }}}} connections to {policy.key} failed in {duration(window)} before their callers were authenticated"
+    for level, condition in ((WARNING, failed), (CRITICAL, failed.above(proxies.handshakes(policy, window)))):
+        yield _alert(policy, AlertName.HANDSHAKE_FAILURES, level, condition, timedelta(minutes=5), text)
 
 
 def _burn(policy: model.Policy) -> Iterator[Rule]:

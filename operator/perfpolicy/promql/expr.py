@@ -79,9 +79,9 @@ class Expr:
         """Elements not smaller than `limit`; NaN is dropped."""
         return binary(self, ">=", _operand(limit))
 
-    def sampled(self, window: timedelta, step: timedelta, offset: timedelta) -> "Expr":
+    def sampled(self, window: timedelta, step: timedelta, offset: timedelta = timedelta(0)) -> "Expr":
         """A subquery: the values every `step` in `window`, which ends `offset` ago."""
-        return Expr(f"{self}[{duration(window)}:{duration(step)}] offset {duration(offset)}")
+        return Expr(f"{self}[{duration(window)}:{duration(step)}]{f' offset {duration(offset)}' if offset else ''}")
 
     def also(self, other: "Expr", matching: str = "") -> "Expr":
         """`and`: elements of self that have a partner in other."""

@@ -46,6 +46,8 @@ CPU_RATIO: Final = "perfpolicy:cpu:ratio"
 MEMORY_RATIO: Final = "perfpolicy:memory:ratio"
 
 BURN_RATE: Final = "perfpolicy:budget_burn:rate"
+BUDGET_LEFT: Final = "perfpolicy:budget_left:ratio"
+"""For people and dashboards; the operator computes its own, with the window's coverage."""
 PERIOD_BAD: Final = "perfpolicy:budget_bad:period"
 PERIOD_TOTAL: Final = "perfpolicy:budget_total:period"
 PERIOD_BLOCKS: Final = "perfpolicy:budget_blocks:period"

@@ -82,12 +82,15 @@ def burn_rates(policy: model.Policy, windows: tuple[timedelta, ...]) -> Iterator
 
 
 def periods(policy: model.Policy) -> Iterator[Rule]:
-    """Bad and total requests over each objective's window, and how many blocks of it were recorded."""
+    """Bad and total requests over each objective's window, what they leave of its budget, and how many blocks of it were recorded."""
     for objective in policy.objectives:
         window = timedelta(days=objective.window_days)
-        label = {names.OBJECTIVE: objective.name}
+        label, of = {names.OBJECTIVE: objective.name}, Matcher(names.OBJECTIVE, Op.EQ, objective.name)
         yield record(policy, names.PERIOD_BAD, _bad(policy, objective, window, names.ERRORS_BLOCK, names.DURATION_BUCKET_BLOCK), **label)
         yield record(policy, names.PERIOD_TOTAL, summed(policy, names.JUDGED_BLOCK, window), **label)
+        if allowed := budget(objective):
+            spent = own(policy, names.PERIOD_BAD).where(of).instant() / own(policy, names.PERIOD_TOTAL).where(of).instant().above(0)
+            yield record(policy, names.BUDGET_LEFT, number(1) - spent / number(allowed), **label)
         counted = _count(policy, _counted(policy, objective), window)
         yield record(policy, names.PERIOD_BLOCKS, relabel(counted, names.BOUND), **label)
 

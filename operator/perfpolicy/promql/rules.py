@@ -38,7 +38,7 @@ def _tiers(policy: model.Policy) -> tuple[RuleGroup, RuleGroup]:
         *objectives.burn_rates(policy, objectives.STEP_WINDOWS),
         *(alert for alert in wanted if not alerts.follow_blocks(alert)),
     )
-    blocks = (
+    budgets = (
         (
             *recording.blocks(policy),
             *objectives.burn_rates(policy, objectives.BLOCK_WINDOWS),
@@ -48,6 +48,7 @@ def _tiers(policy: model.Policy) -> tuple[RuleGroup, RuleGroup]:
         if policy.objectives
         else ()
     )
+    blocks = (*budgets, *alerts.slow_alerts(policy))
     prefix = f"perfpolicy/{policy.key}"
     return (
         RuleGroup(f"{prefix}/steps", provider.rule_interval, steps),

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from perfpolicy.policy.model import Policy
+from perfpolicy.promql.proxies import STATS_MATCHER
 from perfpolicy.render.manifest import Child, ChildKind
 from perfpolicy.render.merge import without_nulls
 from perfpolicy.render.ports import targets
@@ -50,11 +51,15 @@ def _labels(policy: Policy, beneath: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _annotations(policy: Policy) -> dict[str, str] | None:
-    """The prometheus.io annotations: with a sidecar, Istio's injector turns them into its merged endpoint on 15020."""
+    """What the pods' proxies count, and the prometheus.io annotations: with a sidecar, Istio's injector makes its merged endpoint of those.
+
+    The former depends on the mesh alone: no pod is replaced because somebody disables an alert.
+    """
     scrape, port = policy.observability.scrape, policy.service.metrics_port
-    if scrape is None or port is None:
-        return None
-    return {"prometheus.io/scrape": "true", "prometheus.io/port": str(port), "prometheus.io/path": scrape.path}
+    found = dict((STATS_MATCHER,)) if policy.in_mesh else {}
+    if scrape is not None and port is not None:
+        found |= {"prometheus.io/scrape": "true", "prometheus.io/port": str(port), "prometheus.io/path": scrape.path}
+    return found or None
 
 
 def _spec(template: Mapping[str, Any]) -> Mapping[str, Any]:

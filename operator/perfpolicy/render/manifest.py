@@ -41,7 +41,8 @@ class ChildKind:
     `asked`: CEL over a policy's `spec`, true where its author, and not only its class, asks for the kind; `asked_by`: the fields that
     do, for people. The admission policy is made of them (tools/access.py).
     `suffixes`: what it appends to the policy's name for its objects (empty where the names come from the spec). `essential`: without it the
-    policy is not programmed. `observing`: written in mode Observe too. `stands_in_for`: written only where that other kind is not served.
+    policy is not programmed. `observing`: written in mode Observe too. `stand_in`: written besides where the kind
+    `stands_in_for` is not served.
     """
 
     group: str
@@ -56,6 +57,7 @@ class ChildKind:
     essential: bool = True
     observing: bool = False
     stands_in_for: GroupKind | None = None
+    stand_in: Callable[[Policy], tuple[Child, ...]] | None = None
 
     @property
     def group_kind(self) -> GroupKind:

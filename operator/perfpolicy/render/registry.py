@@ -17,6 +17,7 @@ from perfpolicy.render import (
     network_policy,
     peer_authentication,
     pod_disruption_budget,
+    pod_monitor,
     prometheus_rule,
     service,
     virtual_service,
@@ -35,6 +36,7 @@ KINDS: Final[tuple[ChildKind, ...]] = (
     virtual_service.KIND,
     deployment.KIND,
     horizontal_pod_autoscaler.KIND,
+    pod_monitor.KIND,
     prometheus_rule.KIND,
     config_map.KIND,
 )
@@ -65,9 +67,9 @@ def render(policy: Policy, served: frozenset[GroupKind] = EVERYTHING, kinds: tup
     for kind in kinds:
         if policy.mode is Mode.OBSERVE and not kind.observing:
             continue
-        if kind.stands_in_for is not None and kind.stands_in_for in served:
-            continue
         children = kind.build(policy)
+        if kind.stand_in is not None and kind.stands_in_for not in served:
+            children = (*kind.stand_in(policy), *children)
         if kind.group_kind in served:
             manifests.extend(engine.manifest(kind, policy, child) for child in children)
         elif children and kind.group_kind not in replaceable and kind.stands_in_for is None:
