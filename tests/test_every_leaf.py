@@ -114,7 +114,23 @@ SETTINGS: Final[Mapping[str, Any]] = {
                     },
                     {"name": "reads", "method": "GET", "requests": 4},
                 ],
-            }
+            },
+            "global": {
+                "requests": 10,
+                "per": "1h",
+                "by": [{"type": "Header", "name": "x-key"}, {"type": "RemoteAddress"}],
+                "routes": [
+                    {
+                        "name": "login",
+                        "path": {"type": "Prefix", "value": "/login"},
+                        "method": "POST",
+                        "requests": 3,
+                        "per": "24h",
+                        "by": [{"type": "Header", "name": "x-key"}, {"type": "RemoteAddress"}],
+                    },
+                    {"name": "reads", "method": "GET", "requests": 4},
+                ],
+            },
         },
         "concurrency": {"mode": "Adaptive", "max": 20},
         "responseHeaders": {"requestId": "Disabled", "responseTime": "Disabled", "security": "Disabled", "hstsDays": 20},
@@ -233,6 +249,7 @@ CLASS: Final[Mapping[str, Any]] = {
     },
     "labels": {"rules": {"prometheus": "lab"}, "monitors": {"prometheus": "lab"}, "dashboards": {"grafana_dashboard": "1"}},
     "mesh": {"namespace": "mesh", "gatewayNamespace": "edge", "clusterDomain": "example.local"},
+    "rateLimitService": {"namespace": "counting", "name": "counter", "port": 8083, "failureMode": "Closed", "timeout": "1s"},
 }
 
 _HASHED: Final = {
@@ -327,12 +344,12 @@ _ADDRESS: Final = [{"type": "RemoteAddress"}]
 _HEADER: Final = [{"type": "Header", "name": "x-key"}]
 
 
-def _limited(**local: Any) -> dict[str, Any]:
-    return {"traffic": {"rateLimit": {"local": {"requests": 1, **local}}}}
+def _limited(where: str, **limit: Any) -> dict[str, Any]:
+    return {"traffic": {"rateLimit": {where: {"requests": 1, **limit}}}}
 
 
-def _limited_route(**route: Any) -> dict[str, Any]:
-    return _limited(routes=[{"name": "all", "method": "GET", "requests": 1, **route}])
+def _limited_route(where: str, **route: Any) -> dict[str, Any]:
+    return _limited(where, routes=[{"name": "all", "method": "GET", "requests": 1, **route}])
 
 
 TOGETHER: Final[Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {
@@ -342,8 +359,10 @@ TOGETHER: Final[Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {
     ),
     "metrics.source": ({"metrics": {"source": "Istio"}}, {"metrics": {"source": "HTTP", "http": {}}}),
     "traffic.loadBalancer.locality.distribute[].to[].weight": (_shared(10), _shared(20)),
-    "traffic.rateLimit.local.by[].type": (_limited(by=_ADDRESS), _limited(by=_HEADER)),
-    "traffic.rateLimit.local.routes[].by[].type": (_limited_route(by=_ADDRESS), _limited_route(by=_HEADER)),
+    "traffic.rateLimit.local.by[].type": (_limited("local", by=_ADDRESS), _limited("local", by=_HEADER)),
+    "traffic.rateLimit.local.routes[].by[].type": (_limited_route("local", by=_ADDRESS), _limited_route("local", by=_HEADER)),
+    "traffic.rateLimit.global.by[].type": (_limited("global", by=_ADDRESS), _limited("global", by=_HEADER)),
+    "traffic.rateLimit.global.routes[].by[].type": (_limited_route("global", by=_ADDRESS), _limited_route("global", by=_HEADER)),
     "traffic.routes[].destinations[].weight": (_routed(_split(10)), _routed(_split(20))),
     "traffic.routes[].mirror.subset": (_routed({"mirror": {"subset": "stable"}}), _routed({"mirror": {"subset": "canary"}})),
     "traffic.subsets[].name": (_routed({}), _routed({}, [{**_SUBSETS[0], "name": "steady"}, _SUBSETS[1]])),

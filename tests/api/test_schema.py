@@ -184,6 +184,7 @@ def test_durations_are_those_of_the_gateway_api() -> None:
 # Blocks that cause an object or a setting of their own: without a way to say no, a class could not be refused.
 SWITCHED = (
     "thresholds.errorRate", "thresholds.throughput", "thresholds.resources", "traffic.retries", "traffic.loadBalancer",
+    "traffic.rateLimit.local", "traffic.rateLimit.global",
     "traffic.connectionPool", "traffic.circuitBreaker", "network", "disruptionBudget", "observability.alerts", "observability.scrape",
 )  # fmt: skip
 

@@ -23,8 +23,8 @@ NO_SIDECAR = {"sidecar.istio.io/inject": "false"}
 CLASS = {"grants": [{"name": "all", "workloadCreation": "Allowed", "envoyFilters": "Allowed"}]}
 
 
-def found(changes: Mapping[str, Any]) -> dict[str, AntiPattern]:
-    return {finding.name: finding for finding in antipatterns(resolved({**SOUND, **changes}, CLASS))}
+def found(changes: Mapping[str, Any], cls: Mapping[str, Any] = CLASS) -> dict[str, AntiPattern]:
+    return {finding.name: finding for finding in antipatterns(resolved({**SOUND, **changes}, cls))}
 
 
 def test_a_sound_policy_has_none() -> None:
@@ -69,6 +69,11 @@ def test_a_cap_of_concurrency_is_a_limit_of_it() -> None:
 
 def test_missing_rate_limit() -> None:
     assert set(found({"traffic.rateLimit": None})) == {"MissingRateLimit"}
+
+
+def test_a_global_limit_is_a_limit() -> None:
+    counted = {"rateLimitService": {"namespace": "rate-limit", "name": "ratelimit"}}
+    assert found({"traffic.rateLimit": {"global": {"requests": 5}}}, {**CLASS, **counted}) == {}
 
 
 @pytest.mark.parametrize("where", [{"service.appProtocol": "Tcp"}, {"workload.deployment.template": {"metadata": {"labels": NO_SIDECAR}}}])

@@ -48,6 +48,12 @@ GRANTED = {"grants": [{"name": "all", "workloadCreation": "Allowed", "envoyFilte
         ({"maxConnections": 10}, {}, "spec.traffic.connectionPool.maxConnections", "not no limit"),
         ({"maxRequestRate": RATE}, {}, "spec.traffic.rateLimit.local.requests", "at most 10 requests in 1m, not no limit"),
         ({"maxRequestRate": RATE}, _limited(11, "1m"), "spec.traffic.rateLimit.local.requests", "not 11 in 1m"),
+        (
+            {"maxRequestRate": RATE},
+            {"traffic.rateLimit": {"global": {"requests": 1}}},
+            "spec.traffic.rateLimit.local.requests",
+            "not no limit",
+        ),
         ({"maxRequestRate": RATE}, _limited(1, "5s"), "spec.traffic.rateLimit.local.requests", "not 1 in 5s"),
         ({"maxRequestRate": RATE}, _limited(60, "1h"), "spec.traffic.rateLimit.local.requests", "not 60 in 1h"),
         (
@@ -84,7 +90,8 @@ GRANTED = {"grants": [{"name": "all", "workloadCreation": "Allowed", "envoyFilte
     ],
 )
 def test_a_policy_that_passes_a_limit_is_refused(limits: Changes, policy: Changes, path: str, message: str) -> None:
-    (problem,) = problems(policy, {"limits": limits, **GRANTED})
+    service = {"rateLimitService": {"namespace": "rate-limit", "name": "ratelimit"}}
+    (problem,) = problems(policy, {"limits": limits, **GRANTED, **service})
     assert problem.path == path
     assert message in problem.message
     assert "class plain allows" in problem.message

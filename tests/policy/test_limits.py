@@ -66,6 +66,54 @@ def test_a_limit_without_effect_or_that_envoy_cannot_read_is_refused(local: Chan
     assert [p.path for p in problems({"traffic.rateLimit.local": local}, GRANTED)] == [f"spec.traffic.rateLimit.local.{path}"]
 
 
+COUNTED: Changes = {**GRANTED, "rateLimitService": {"namespace": "rate-limit", "name": "ratelimit"}}
+
+
+class TestAGlobalLimit:
+    def test_is_the_local_one_counted_by_the_service_of_the_class(self) -> None:
+        asked = {"requests": 9, "per": "1h", "by": [{"type": "RemoteAddress"}], "routes": [{"name": "a", "method": "GET", "requests": 1}]}
+        found = resolved({"traffic.rateLimit.global": asked}, COUNTED).traffic.proxy
+        limits = (model.RateLimit("", None, None, 9, timedelta(hours=1), (None,)), model.RateLimit("a", None, "GET", 1, MINUTE, ()))
+        service = model.RateLimitService("rate-limit", "ratelimit.rate-limit.svc.cluster.local", 8081, False, timedelta(milliseconds=100))
+        assert found == model.Proxy(global_limits=model.GlobalRateLimits(limits, service))
+
+    def test_is_kept_as_the_class_says(self) -> None:
+        told = {"namespace": "rl", "name": "counter", "port": 99, "failureMode": "Closed", "timeout": "2s"}
+        changes = {**COUNTED, "rateLimitService": told, "mesh.clusterDomain": "x.local"}
+        found = resolved({"traffic.rateLimit.global.requests": 1}, changes).traffic.proxy.global_limits
+        assert found
+        assert found.service == model.RateLimitService("rl", "counter.rl.svc.x.local", 99, True, timedelta(seconds=2))
+
+    def test_needs_a_service(self) -> None:
+        (problem,) = problems({"traffic.rateLimit.global.requests": 1}, GRANTED)
+        assert (problem.path, problem.reason) == ("spec.traffic.rateLimit.global", Reason.NOT_GRANTED)
+        assert "class plain names no rateLimitService" in problem.message
+
+    @pytest.mark.parametrize(
+        ("written", "path"),
+        [
+            ({}, "requests"),
+            ({"by": [{"type": "RemoteAddress"}], "routes": [{"name": "a", "method": "GET", "requests": 1}]}, "by"),
+            ({"routes": [{"name": "a", "path": {"type": "Regex", "value": "(?=a)"}, "requests": 1}]}, "routes[0].path.value"),
+        ],
+    )
+    def test_without_effect_or_that_envoy_cannot_read_is_refused(self, written: object, path: str) -> None:
+        assert [p.path for p in problems({"traffic.rateLimit.global": written}, COUNTED)] == [f"spec.traffic.rateLimit.global.{path}"]
+
+    def test_stands_beside_what_the_class_offers_each_pod_or_alone(self) -> None:
+        offering = {**COUNTED, "defaults.traffic.rateLimit": {"mode": "Offered", "local": {"requests": 2}}}
+        both = resolved({"traffic.rateLimit.global.requests": 50}, offering).traffic.proxy
+        alone = resolved({"traffic.rateLimit": {"global": {"requests": 50}, "local": {"mode": "Disabled"}}}, offering).traffic.proxy
+        assert [limit.requests for limit in both.rate_limits] == [2]
+        assert alone.rate_limits == ()
+        assert both.global_limits == alone.global_limits
+        assert both.global_limits
+
+    def test_none_of_either_kind_is_refused(self) -> None:
+        neither = {"local": {"mode": "Disabled"}, "global": {"mode": "Disabled"}}
+        assert [p.path for p in problems({"traffic.rateLimit": neither}, COUNTED)] == ["spec.traffic.rateLimit.local.requests"]
+
+
 @pytest.mark.parametrize(("mode", "adaptive"), [(None, False), ("Fixed", False), ("Adaptive", True)])
 def test_a_cap_is_fixed_unless_told(mode: str | None, adaptive: bool) -> None:
     told = {"mode": mode} if mode else {}

@@ -13,7 +13,7 @@ from lab.errors import MissingPrerequisiteError
 from lab.mesh_images import envoy
 from perfpolicy.policy import model
 from perfpolicy.render import Manifest
-from tests.builders import a_full_policy, a_policy, a_port, a_proxy, a_rate_limit, a_service, traffic
+from tests.builders import a_full_policy, a_policy, a_port, a_proxy, a_rate_limit, a_rate_limit_service, a_service, traffic
 from tests.render.support import all_of, spec_of
 
 GRPC = a_service(ports=(a_port("grpc", 80, 8080, model.Protocol.GRPC),))
@@ -61,7 +61,8 @@ def test_every_patch_is_for_requests_to_an_application_port() -> None:
 def test_rejections_carry_the_headers_too_and_a_request_over_its_rate_takes_no_slot() -> None:
     proxy = a_full_policy().traffic.proxy
     assert list(filters(proxy)) == [
-        "perfpolicy.response_headers", "perfpolicy.compression", "perfpolicy.local_rate_limit", "perfpolicy.concurrency",
+        "perfpolicy.response_headers", "perfpolicy.compression", "perfpolicy.local_rate_limit", "perfpolicy.global_rate_limit_figures",
+        "perfpolicy.global_rate_limit", "perfpolicy.concurrency",
     ]  # fmt: skip
     assert {patch["patch"]["operation"] for patch in patches(proxy)} == {"INSERT_BEFORE"}
 
@@ -93,6 +94,45 @@ def test_no_combination_of_missing_headers_is_unlimited() -> None:
         ["route", "without", "header/x-b"],
         ["route", "without", "without"],
     ]
+
+
+def counter(*limits: model.RateLimit, **service: Any) -> tuple[Any, Any]:
+    """The figures a request carries, and the filter that asks the service."""
+    found = filters(a_proxy(global_limits=model.GlobalRateLimits(limits, a_rate_limit_service(**service))))
+    (metadata,) = found["perfpolicy.global_rate_limit_figures"]["metadata"]
+    return metadata["value"], found["perfpolicy.global_rate_limit"]
+
+
+class TestAGlobalLimit:
+    def test_is_counted_under_the_policys_namespace_and_name(self) -> None:
+        _, config = counter(a_rate_limit(), a_rate_limit(name="login", path=LOGIN, clients=("x-a", None)))
+        owner = {"generic_key": {"descriptor_key": "policy", "descriptor_value": "ce-hub/operation-service"}}
+        assert config["domain"] == "perfpolicy"
+        assert [each["actions"][0] for each in config["rate_limits"]] == [owner] * 3
+        assert [[next(iter(action)) for action in each["actions"]] for each in config["rate_limits"]] == [
+            ["generic_key"],
+            ["generic_key", "header_value_match", "request_headers", "remote_address"],
+            ["generic_key", "header_value_match", "header_value_match", "remote_address"],
+        ]
+
+    def test_carries_its_figures(self) -> None:
+        units = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
+        limits = [a_rate_limit(name=unit.lower(), method="GET", requests=7, per=timedelta(seconds=per)) for unit, per in units.items()]
+        figures, config = counter(*limits, a_rate_limit(requests=9))
+        assert figures == {unit.lower(): {"requests_per_unit": 7, "unit": unit} for unit in units} | {
+            "*": {"requests_per_unit": 9, "unit": "MINUTE"}
+        }
+        paths = [each["limit"]["dynamic_metadata"]["metadata_key"]["path"] for each in config["rate_limits"]]
+        assert paths == [[{"key": name}] for name in ("second", "minute", "hour", "day", "*")]
+
+    @pytest.mark.parametrize("closed", [True, False])
+    def test_asks_the_service_the_class_names(self, closed: bool) -> None:
+        _, config = counter(a_rate_limit(), host="rl.x.svc.a", port=99, closed=closed, timeout=timedelta(milliseconds=20))
+        assert config["rate_limit_service"]["grpc_service"]["envoy_grpc"] == {
+            "cluster_name": "outbound|99||rl.x.svc.a",
+            "authority": "rl.x.svc.a",
+        }
+        assert (config["failure_mode_deny"], config["timeout"]) == (closed, "0.02s")
 
 
 @pytest.mark.parametrize(

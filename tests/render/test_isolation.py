@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from perfpolicy import yaml_text
 from perfpolicy.policy import model
 from perfpolicy.render import dump, render
-from tests.builders import a_full_policy, a_policy, a_proxy, a_rate_limit, a_route, an_owned_deployment, security, traffic
+from tests.builders import (
+    a_full_policy,
+    a_policy,
+    a_proxy,
+    a_rate_limit,
+    a_rate_limit_service,
+    a_route,
+    an_owned_deployment,
+    security,
+    traffic,
+)
 
 HOSTILE = [
     "{{ 7*7 }}",
@@ -73,7 +83,8 @@ def policies(draw: st.DrawFn) -> model.Policy:
             routes=(route,),
             subsets=(model.Subset(draw(TEXT), draw(LABELS)),),
             proxy=a_proxy(
-                rate_limits=(a_rate_limit(name=draw(TEXT), path=replace(match, kind=model.MatchKind.PREFIX), clients=(draw(TEXT), None)),)
+                rate_limits=(a_rate_limit(name=draw(TEXT), path=replace(match, kind=model.MatchKind.PREFIX), clients=(draw(TEXT), None)),),
+                global_limits=model.GlobalRateLimits((a_rate_limit(name=draw(TEXT), clients=(draw(TEXT), None)),), a_rate_limit_service()),
             ),
         ),
         security=security(mtls=model.Mtls.STRICT, allow=(rule,), deny=(rule,)),
@@ -103,6 +114,8 @@ def given_strings(policy: model.Policy) -> Iterator[str]:
     yield from (route.name, route.matches[0].headers[0][0], *route.request_headers.set.values(), *route.request_headers.remove)
     yield from (*policy.traffic.hosts, policy.traffic.subsets[0].name, *rule.source.principals, *rule.target.paths, *rule.target.hosts)
     (limit,) = policy.traffic.proxy.rate_limits
+    for counted in policy.traffic.proxy.global_limits.limits if policy.traffic.proxy.global_limits else ():
+        yield from (counted.clients[0] or "", *([counted.name] if counted.name else []))
     yield from (limit.path.value if limit.path else "", limit.clients[0] or "", *([limit.name] if limit.name else []))
     yield from (policy.workload.owned.image, *policy.workload.owned.env.values(), policy.workload.container, *policy.workload.selector)
 

@@ -18,6 +18,7 @@ NAMESPACES = {
         "monitoring": {},
         "kube-system": {},
         "ingress": {"name": "ingress-system"},
+        "rate-limit": {},
         "other": {},
     }.items()
 }
@@ -31,6 +32,7 @@ EDGE = Pod("edge", "edge", {"istio": "ingress"}, "10.0.1.3")
 PROMETHEUS = Pod("prometheus", "monitoring", {"app": "prometheus"}, "10.0.2.1")
 DNS = Pod("dns", "kube-system", {"k8s-app": "kube-dns"}, "10.0.3.1")
 INGRESS = Pod("ingress", "ingress", {}, "10.0.4.1")
+RATE_LIMIT = Pod("ratelimit", "rate-limit", {"app": "ratelimit"}, "10.0.6.1")
 STRANGER = Pod("stranger", "other", {"app": "operation-service"}, "10.0.5.1")
 NODE = Host("node", "192.168.0.10")
 NODE_DNS = Host("node-dns", "169.254.20.10")
@@ -45,6 +47,7 @@ MUST_REACH = [
     (NODE, OWN, 15020, "TCP"),
     (INGRESS, OWN, 8080, "TCP"),
     (OWN, ISTIOD, 15012, "TCP"),
+    (OWN, RATE_LIMIT, 8081, "TCP"),
     (OWN, DNS, 53, "UDP"),
     (OWN, DNS, 53, "TCP"),
     (OWN, NODE_DNS, 53, "UDP"),
@@ -66,6 +69,7 @@ MUST_NOT_REACH = [
     (PROMETHEUS, OWN, 8080, "TCP"),
     (OWN, ISTIOD, 443, "TCP"),
     (OWN, ISTIOD, 53, "UDP"),
+    (OWN, RATE_LIMIT, 6379, "TCP"),
     (OWN, GATEWAY, 80, "TCP"),
     (OWN, DATABASE, 22, "TCP"),
     (OWN, NEIGHBOUR, 5432, "TCP"),
@@ -122,6 +126,10 @@ def test_outside_the_mesh_only_prometheus_and_dns_are_needed() -> None:
     assert outside.reaches(OWN, DNS, 53, "UDP")
     assert not any(outside.reaches(NODE, OWN, port) for port in (15020, 15021))
     assert not outside.reaches(OWN, ISTIOD, 15012)
+
+
+def test_the_rate_limit_service_is_reached_only_where_it_counts() -> None:
+    assert not cluster(a_policy(network=network())).reaches(OWN, RATE_LIMIT, 8081)
 
 
 def test_without_a_mesh_or_metrics_nobody_gets_in() -> None:

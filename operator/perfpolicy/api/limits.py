@@ -8,6 +8,8 @@ from perfpolicy.api.base import Atomic, Block, DnsLabel, HeaderName, HttpMethod,
 from perfpolicy.api.routes import PathMatch
 
 Limit = Annotated[int, Field(ge=1, le=1_000_000)]
+# The rate limit service counts in these windows only.
+Window = Annotated[str, Field(pattern="^(1s|1m|1h|24h)$", max_length=3)]
 
 
 class Offer(Block):
@@ -71,13 +73,13 @@ class RouteRateLimit(Wire):
         Rule(
             cel="has(self.path) || has(self.method)",
             holds=lambda limit: bool(limit.path or limit.method),
-            message="set path, method, or both; a limit of all requests is rateLimit.local.requests",
+            message="set path, method, or both; a limit of all requests is the requests beside routes",
         ),
         _DISTINCT,
     )
 
 
-class LocalRateLimit(Wire):
+class LocalRateLimit(Block):
     """Limits each pod keeps for itself: n pods let n times as many requests through."""
 
     requests: Limit | None = None
@@ -92,11 +94,35 @@ class LocalRateLimit(Wire):
     RULES = (_DISTINCT,)
 
 
+class GlobalRouteRateLimit(RouteRateLimit):
+    """A further limit for some of the requests."""
+
+    per: Window | None = None
+    """Window in which so many are let through: 1s, 1m, 1h or 24h. Left out: 1m."""
+
+
+class GlobalRateLimit(Block):
+    """Limits all pods keep together, counted by the rate limit service the class names (spec.rateLimitService)."""
+
+    requests: Limit | None = None
+    """Requests all pods together let through."""
+    per: Window | None = None
+    """Window in which so many are let through: 1s, 1m, 1h or 24h. Left out: 1m."""
+    by: ClientKeys | None = None
+    """Every client has a limit of its own. Left out: all clients share it."""
+    routes: Annotated[Named[GlobalRouteRateLimit], Field(max_length=8)] | None = None
+    """Further limits, each for some of the requests. A request must be within every limit it falls under."""
+
+    RULES = (_DISTINCT,)
+
+
 class RateLimit(Offer):
     """Requests over the limit are answered 429 (gRPC: ResourceExhausted) by the workload's proxy."""
 
     local: LocalRateLimit | None = None
     """Limits each pod keeps for itself."""
+    global_: GlobalRateLimit | None = Field(default=None, alias="global")
+    """Limits all pods keep together."""
 
 
 class Concurrency(Offer):

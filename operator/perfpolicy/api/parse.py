@@ -17,6 +17,7 @@ _FORMS = (
     ("(h|m|s)(", "a duration in whole seconds, above 0, such as 5s or 1m30s"),
     ("^([0-9]{1,4}|", "a number of pods or a percentage, in quotes, such as '1' or '25%'"),
     ("^[1-9][0-9]{0,2}%$", "a percentage in quotes such as 70%, from 1% to 999%"),
+    ("1s|1m|1h|24h", "1s, 1m, 1h or 24h, the windows the rate limit service counts in"),
     ("%$", "a percentage in quotes such as 99.9%, from 0% to 100%"),
     ("Ki|Mi", "a quantity such as 250m, 2 or 512Mi"),
     ("/ns/", "an identity such as cluster.local/ns/NAMESPACE/sa/SERVICEACCOUNT"),

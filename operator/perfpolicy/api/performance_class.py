@@ -12,10 +12,12 @@ from perfpolicy.api.base import (
     Named,
     ObjectName,
     Percent,
+    PortNumber,
     PositiveDuration,
     PositiveSeconds,
     PromLabelName,
     Rule,
+    ServiceName,
     SetOf,
     Wire,
 )
@@ -175,6 +177,22 @@ class Mesh(Wire):
     """DNS domain of Services. Left out: cluster.local."""
 
 
+class RateLimitService(Wire):
+    """Envoy's rate limit service (github.com/envoyproxy/ratelimit), which counts for traffic.rateLimit.global. It must know the domain
+    perfpolicy; the figures come with each request."""
+
+    namespace: DnsLabel
+    """Namespace of its Service and pods."""
+    name: ServiceName
+    """Name of its Service, which must be visible to the policies' proxies."""
+    port: PortNumber | None = None
+    """Port of its Service, and of its pods: network policies let the policies' pods reach it. Left out: 8081."""
+    failure_mode: Literal["Open", "Closed"] | None = None
+    """What becomes of requests it gives no answer for. Open: let through. Closed: answered 503. Left out: Open."""
+    timeout: PositiveDuration | None = None
+    """Longest wait for its answer, which every request that is counted waits for. Left out: 100ms."""
+
+
 class ClassSpec(Wire):
     """What the class fills, limits and grants."""
 
@@ -192,6 +210,8 @@ class ClassSpec(Wire):
     """Labels that make the cluster's tools load what the operator writes."""
     mesh: Mesh | None = None
     """Where the mesh runs."""
+    rate_limit_service: RateLimitService | None = None
+    """Counts what traffic.rateLimit.global limits. Left out: no policy may ask for that."""
 
 
 class PerformanceClass(Wire):

@@ -56,7 +56,8 @@ def _unlimited_concurrency(policy: model.Policy) -> Iterator[AntiPattern]:
 
 
 def _missing_rate_limit(policy: model.Policy) -> Iterator[AntiPattern]:
-    if policy.service.speaks_http and policy.in_mesh and not policy.traffic.proxy.rate_limits:
+    proxy = policy.traffic.proxy
+    if policy.service.speaks_http and policy.in_mesh and not (proxy.rate_limits or proxy.global_limits):
         yield AntiPattern(
             name="MissingRateLimit",
             path="spec.traffic.rateLimit",

@@ -121,7 +121,7 @@ def _check_retries(context: Resolution, traffic: Traffic, most: int) -> None:
 def _check_request_rate(context: Resolution, traffic: Traffic, most: RequestRate) -> None:
     """Routes only limit further. A bucket larger than the class's would let more through at once than the class does in all its time."""
     local = traffic.rate_limit.local if traffic.rate_limit and traffic.rate_limit.enabled else None
-    requests, per = (local.requests, local.per) if local else (None, None)
+    requests, per = (local.requests, local.per) if local and local.enabled else (None, None)
     if requests and per and requests <= most.requests and requests * parse_duration(most.per) <= most.requests * parse_duration(per):
         return
     found = f"{requests} in {per}" if requests else "no limit"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from perfpolicy.api.base import Block, Wire
-from perfpolicy.api.limits import Compression, Concurrency, LocalRateLimit, ResponseHeaders
+from perfpolicy.api.limits import Compression, Concurrency, GlobalRateLimit, LocalRateLimit, ResponseHeaders
 from perfpolicy.api.observability import Scrape
 from perfpolicy.api.parse import dump
 from perfpolicy.api.performance_class import PerformanceClass
@@ -48,6 +48,7 @@ WHEN_USED: Final[Mapping[type[Wire], Mapping[str, Any]]] = {
         "minHealth": "0%",
     },
     LocalRateLimit: {"per": "1m"},
+    GlobalRateLimit: {"per": "1m"},
     Concurrency: {"mode": "Fixed"},
     ResponseHeaders: {"requestId": "Enabled", "responseTime": "Enabled", "security": "Enabled"},
     Compression: {"minBytes": 1000},

@@ -14,6 +14,8 @@ from perfpolicy.units import parse_duration
 from perfpolicy.vocabulary import Reason
 
 _PER: Final = str(WHEN_USED[wire.LocalRateLimit]["per"])
+_PORT: Final = 8081
+_TIMEOUT: Final = "100ms"
 
 
 def resolve_proxy(context: Resolution, settings: Traffic, service: model.Service, *, in_mesh: bool) -> model.Proxy:
@@ -36,8 +38,12 @@ def resolve_proxy(context: Resolution, settings: Traffic, service: model.Service
         return model.Proxy()
     for name in used:
         _check_permitted(context, f"spec.traffic.{name}")
+    limits = settings.rate_limit if settings.rate_limit and settings.rate_limit.enabled else None
+    if limits is not None:
+        _check_rate_limit(context, limits)
     return model.Proxy(
-        rate_limits=_rate_limits(context, settings.rate_limit),
+        rate_limits=_limits(context, "local", limits.local) if limits else (),
+        global_limits=_global_limits(context, limits.global_) if limits else None,
         concurrency=_concurrency(context, settings.concurrency),
         response_headers=_response_headers(context, headers) if headers and headers.enabled else None,
         compress_from=filled(compression.min_bytes) if compression and compression.enabled else None,
@@ -64,27 +70,53 @@ def _check_permitted(context: Resolution, path: str) -> None:
         context.report(path, message, Reason.TARGET_UNSUPPORTED)
 
 
-def _rate_limits(context: Resolution, settings: wire.RateLimit | None) -> tuple[model.RateLimit, ...]:
+def _check_rate_limit(context: Resolution, settings: wire.RateLimit) -> None:
+    """One limit at least, and a service for those that are counted for all pods."""
+    path = "spec.traffic.rateLimit"
+    blocks = {"local": settings.local, "global": settings.global_}
+    used = {name: block for name, block in blocks.items() if block is not None and block.enabled}
+    for name, block in used.items():
+        if block.requests is None and not block.routes:
+            context.report(f"{path}.{name}.requests", f"required: how many requests are let through; or {name}.mode: Disabled")
+        elif block.requests is None and block.by and context.by_policy(f"{path}.{name}.by"):
+            context.report(f"{path}.{name}.by", "only with requests: routes have their own")
+    if not used:
+        context.report(f"{path}.local.requests", "required: how many requests are let through; or rateLimit.mode: Disabled")
+    if "global" in used and context.cls.spec.rate_limit_service is None:
+        name = context.cls.metadata.name
+        context.report(f"{path}.global", f"class {name} names no rateLimitService to count with", Reason.NOT_GRANTED)
+
+
+def _limits(context: Resolution, name: str, settings: wire.LocalRateLimit | wire.GlobalRateLimit | None) -> tuple[model.RateLimit, ...]:
+    """The limits of spec.traffic.rateLimit.`name`, that of all requests first."""
     if settings is None or not settings.enabled:
         return ()
-    path, local = "spec.traffic.rateLimit.local", settings.local
-    if local is None or (local.requests is None and not local.routes):
-        context.report(f"{path}.requests", "required: how many requests are let through; or rateLimit.mode: Disabled")
-        return ()
     limits = []
-    if local.requests is not None:
-        limits.append(model.RateLimit("", None, None, local.requests, parse_duration(filled(local.per)), _clients(local.by)))
-    elif local.by and context.by_policy(f"{path}.by"):
-        context.report(f"{path}.by", "only with requests: routes have their own")
-    for index, route in enumerate(local.routes or ()):
+    if settings.requests is not None:
+        limits.append(model.RateLimit("", None, None, settings.requests, parse_duration(filled(settings.per)), _clients(settings.by)))
+    for index, route in enumerate(settings.routes or ()):
         if route.path and route.path.type == "Regex" and not is_re2(route.path.value):
             message = f"{route.path.value!r} is not a regular expression RE2 reads (no look-around, no back references)"
-            context.report(f"{path}.routes[{index}].path.value", message)
+            context.report(f"spec.traffic.rateLimit.{name}.routes[{index}].path.value", message)
         matched = path_match(route.path) if route.path else None
         limits.append(
             model.RateLimit(route.name, matched, route.method, route.requests, parse_duration(route.per or _PER), _clients(route.by))
         )
     return tuple(limits)
+
+
+def _global_limits(context: Resolution, settings: wire.GlobalRateLimit | None) -> model.GlobalRateLimits | None:
+    limits, service = _limits(context, "global", settings), context.cls.spec.rate_limit_service
+    if not limits or service is None:
+        return None
+    counting = model.RateLimitService(
+        namespace=service.namespace,
+        host=context.fqdn(service.name, service.namespace),
+        port=service.port or _PORT,
+        closed=service.failure_mode == "Closed",
+        timeout=parse_duration(service.timeout or _TIMEOUT),
+    )
+    return model.GlobalRateLimits(limits, counting)
 
 
 def _clients(keys: list[wire.ClientKey] | None) -> tuple[str | None, ...]:

@@ -442,7 +442,7 @@ class CircuitBreaker:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """`requests` in `per`, for each pod and each client. `name` is empty for the limit of all requests.
+    """`requests` in `per`, for each client. `name` is empty for the limit of all requests.
 
     `clients`: what tells clients apart, header names, None for the remote address; empty: all are one client. `path` is compared without
     the query.
@@ -454,6 +454,25 @@ class RateLimit:
     requests: int
     per: timedelta
     clients: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitService:
+    """The service that counts for all pods together, at the mesh host `host`. `closed`: requests it gives no answer for are refused."""
+
+    namespace: str
+    host: str
+    port: int
+    closed: bool
+    timeout: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalRateLimits:
+    """Limits all pods keep together; `per` is one of the service's windows: a second, a minute, an hour or a day."""
+
+    limits: tuple[RateLimit, ...]
+    service: RateLimitService
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,17 +495,20 @@ class ResponseHeaders:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """What the proxies of the workload's own pods do to requests. `compress_from`: bytes an answer needs to be compressed."""
+    """What the proxies of the workload's own pods do to requests. `rate_limits`: those each pod keeps for itself. `compress_from`: bytes an
+    answer needs to be compressed.
+    """
 
     rate_limits: tuple[RateLimit, ...] = ()
     concurrency: Concurrency | None = None
     response_headers: ResponseHeaders | None = None
     compress_from: int | None = None
+    global_limits: GlobalRateLimits | None = None
 
     @property
     def rejects(self) -> bool:
         """Whether it answers some requests 429, over gRPC ResourceExhausted."""
-        return bool(self.rate_limits) or self.concurrency is not None
+        return bool(self.rate_limits) or self.global_limits is not None or self.concurrency is not None
 
 
 @dataclass(frozen=True, slots=True)

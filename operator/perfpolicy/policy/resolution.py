@@ -35,10 +35,10 @@ class Resolution:
         """Adds a problem."""
         self.problems.append(Problem(path, message, reason))
 
-    def fqdn(self, service: str) -> str:
-        """Mesh host of a Service of the policy's namespace."""
+    def fqdn(self, service: str, namespace: str | None = None) -> str:
+        """Mesh host of a Service of the policy's namespace, or of another."""
         mesh = self.cls.spec.mesh or Mesh()
-        return f"{service}.{self.namespace}.svc.{mesh.cluster_domain or 'cluster.local'}"
+        return f"{service}.{namespace or self.namespace}.svc.{mesh.cluster_domain or 'cluster.local'}"
 
     @property
     def in_root_namespace(self) -> bool:

@@ -3,6 +3,11 @@
 Envoy's own filters, placed right before the router: behind authorization, so that what is refused spends nobody's tokens. Only on the
 application's ports, so that scraping the metrics port spends none either, and only on the pods of the workloadSelector.
 
+A global limit travels with each request: the descriptor names the policy, and its figures are the descriptor's limit override, which Envoy
+reads from metadata that the filter before it puts there. So the rate limit service is configured once, with a domain and no limits, and
+what a policy asks for stays in its namespace. A counter's key begins with the policy's namespace and name, neither of which can have a `/`
+or a `_`, so no value of a header reaches the counters of another policy.
+
 The fixed concurrency cap is Envoy's adaptive_concurrency with equal bounds, which leaves nothing to adapt: of Envoy's limits of requests at
 once it is the one that answers 429 and can be set by a filter (Istio fills the circuit breaker of the inbound cluster itself, and Envoy
 reads the first).
@@ -11,6 +16,7 @@ reads the first).
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import product
 from typing import Any, Final
 
@@ -23,6 +29,12 @@ ADDRESS: Final = "remote_address"
 """The key of a descriptor's entry is Envoy's own for an address. Those below cannot meet a header's, which has a / in it."""
 ROUTE: Final = "route"
 WITHOUT: Final = "without"
+POLICY: Final = "policy"
+DOMAIN: Final = "perfpolicy"
+"""The rate limit service's name for what all policies count."""
+ALL: Final = "*"
+"""Name of the limit of all requests among its metadata, beside those of routes, which cannot have a *."""
+_UNITS: Final = {timedelta(seconds=1): "SECOND", timedelta(minutes=1): "MINUTE", timedelta(hours=1): "HOUR", timedelta(days=1): "DAY"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +49,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A token bucket for every distinct descriptor."""
+    """What is counted for itself: a token bucket, or a counter of the rate limit service, for every distinct descriptor."""
 
     entries: tuple[Entry, ...]
     limit: RateLimit
+
+    @property
+    def figures(self) -> str:
+        """Where the metadata have the limit's figures."""
+        return _figures_name(self.limit)
 
 
 def build(policy: Policy) -> tuple[Child, ...]:
@@ -49,6 +66,7 @@ def build(policy: Policy) -> tuple[Child, ...]:
     headers = tuple(_headers(policy))
     if not ports or not (proxy.rejects or headers or proxy.compress_from):
         return ()
+    counted = proxy.global_limits
     shared = next((limit for limit in proxy.rate_limits if not limit.name and not limit.clients), None)
     values = {
         "selector": policy.workload.selector,
@@ -56,6 +74,11 @@ def build(policy: Policy) -> tuple[Child, ...]:
         "limits": proxy.rate_limits,
         "shared": shared,
         "buckets": tuple(bucket for limit in proxy.rate_limits if limit is not shared for bucket in _buckets(limit)),
+        "counted": counted,
+        "domain": DOMAIN,
+        "cluster": f"outbound|{counted.service.port}||{counted.service.host}" if counted else "",
+        "figures": {_figures_name(limit): _figures(limit) for limit in counted.limits} if counted else {},
+        "global_buckets": tuple(bucket for limit in counted.limits for bucket in _global_buckets(policy, limit)) if counted else (),
         "retry_after": str(max(map(_seconds_to_a_token, proxy.rate_limits), default=1)),
         "concurrency": proxy.concurrency,
         "grpc": any(port.protocol is Protocol.GRPC for port in ports),
@@ -70,6 +93,21 @@ def _buckets(limit: RateLimit) -> Iterator[Bucket]:
     route = (Entry(ROUTE, limit.name, matchers=tuple(_matchers(limit))),) if limit.name else ()
     for entries in product(*map(_of_client, limit.clients)):
         yield Bucket((*route, *entries), limit)
+
+
+def _global_buckets(policy: Policy, limit: RateLimit) -> Iterator[Bucket]:
+    """The same, counted under the policy's name."""
+    for bucket in _buckets(limit):
+        yield Bucket((Entry(POLICY, str(policy.key)), *bucket.entries), limit)
+
+
+def _figures_name(limit: RateLimit) -> str:
+    return limit.name or ALL
+
+
+def _figures(limit: RateLimit) -> dict[str, Any]:
+    """A limit as Envoy reads overrides from metadata."""
+    return {"requests_per_unit": limit.requests, "unit": _UNITS[limit.per]}
 
 
 def _of_client(header: str | None) -> tuple[Entry, ...]:

@@ -2,7 +2,8 @@
 
 Needed inwards: gateways to the application ports, Prometheus to the metrics ports, health checks to the sidecar's (from node addresses,
 which no selector can name: admitted from anywhere; they serve health and merged metrics only). Kubernetes itself promises that a pod's own
-node reaches it, which covers probes of pods without a sidecar. Needed outwards: DNS, and istiod for certificates and configuration.
+node reaches it, which covers probes of pods without a sidecar. Needed outwards: DNS, istiod for certificates and configuration, and
+the rate limit service where it counts.
 """
 
 from collections.abc import Iterable
@@ -58,6 +59,8 @@ def _needed_egress(policy: Policy, network: Network) -> Iterable[NetworkRule]:
     yield NetworkRule(dns, (NetworkPort(DNS_PORT, "UDP"), NetworkPort(DNS_PORT, "TCP")))
     if policy.in_mesh:
         yield NetworkRule((_namespace(network.mesh_namespace),), _tcp(ISTIOD_PORT))
+    if counted := policy.traffic.proxy.global_limits:
+        yield NetworkRule((_namespace(counted.service.namespace),), _tcp(counted.service.port))
 
 
 def _namespace(name: str) -> NetworkPeer:
