@@ -107,6 +107,38 @@ def test_while_nobody_counts_the_class_says_what_becomes_of_requests(limits: Clu
     eventually(lambda: asked(limits, "carts", "/x", times=21, x_api_key="fourth")[-1].status == 429, seconds=60)
 
 
+def test_a_filter_that_the_proxies_refuse_is_told(limits: Cluster) -> None:
+    """One that Envoy cannot read is refused with the whole listener: istiod knows, and says it to nobody."""
+    own = limits.get("envoyfilter", "pages", NAMESPACE)
+    assert own is not None
+    broken = {
+        "apiVersion": own["apiVersion"],
+        "kind": "EnvoyFilter",
+        "metadata": {"name": "broken", "namespace": NAMESPACE},
+        "spec": {
+            "workloadSelector": own["spec"]["workloadSelector"],
+            "configPatches": [unreadable(own["spec"]["configPatches"][0]["match"])],
+        },
+    }
+    limits.apply(broken)
+    try:
+        eventually(lambda: limits.condition("pages", NAMESPACE, "Programmed") == ("False", "Rejected"), seconds=90)
+        assert limits.condition("orders", NAMESPACE, "Programmed") == ("True", "Programmed")
+        assert asked(limits, "pages", "/x")[0].status == 200, "the proxies go on with what they had"
+    finally:
+        limits.delete("envoyfilter", "broken", NAMESPACE)
+    eventually(lambda: limits.condition("pages", NAMESPACE, "Programmed") == ("True", "Programmed"), seconds=90)
+
+
+def unreadable(place: object) -> dict[str, object]:
+    """A patch with a regular expression that RE2 does not know."""
+    kind = "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
+    condition = {"name": ":path", "string_match": {"safe_regex": {"regex": "(?=a)"}}}
+    limits = [{"actions": [{"header_value_match": {"descriptor_value": "x", "headers": [condition]}}]}]
+    value = {"name": "broken", "typed_config": {"@type": kind, "stat_prefix": "broken", "rate_limits": limits}}
+    return {"applyTo": "HTTP_FILTER", "match": place, "patch": {"operation": "INSERT_BEFORE", "value": value}}
+
+
 def overload(cluster: Cluster) -> Result:
     """Three times what the backend can do, for 5 s, beginning with an empty line."""
     backend_control.clear_faults(cluster.lab, NAMESPACE, "app=reports")

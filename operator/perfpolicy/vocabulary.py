@@ -82,6 +82,8 @@ class Reason(StrEnum):
     """A kind the spec asks for is not served by the API server (its CRD is not installed)."""
     APPLY_FAILED = "ApplyFailed"
     """The API server refused a child; the message names the object and the answer."""
+    REJECTED = "Rejected"
+    """Proxies of the workload refuse the listeners istiod sends them and keep those they had; judged by their own metrics."""
     OBSERVE_ONLY = "ObserveOnly"
     """spec.mode is Observe: only rules and the dashboard are written."""
     SUSPENDED = "Suspended"

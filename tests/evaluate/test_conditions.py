@@ -100,6 +100,10 @@ def test_when_all_is_well_only_the_first_seven_are_there() -> None:
         ),
         ({"programmed": ProgrammedState(extras_missing=("ServiceMonitor",))}, ConditionType.READY, (TRUE, Reason.READY)),
         ({"programmed": ProgrammedState(failures=("Service x: 422",))}, ConditionType.PROGRAMMED, (FALSE, Reason.APPLY_FAILED)),
+        ({"programmed": replace(PROGRAMMED, refused=True)}, ConditionType.PROGRAMMED, (FALSE, Reason.REJECTED)),
+        ({"programmed": replace(PROGRAMMED, refused=True)}, ConditionType.READY, (FALSE, Reason.NOT_READY)),
+        ({"programmed": replace(PROGRAMMED, refused=True)}, ConditionType.STALLED, (TRUE, Reason.REJECTED)),
+        ({"programmed": ProgrammedState(refused=True, observe_only=True)}, ConditionType.PROGRAMMED, (TRUE, Reason.OBSERVE_ONLY)),
         ({"programmed": ProgrammedState(pending=True)}, ConditionType.PROGRAMMED, (UNKNOWN, Reason.PENDING)),
         ({"programmed": ProgrammedState(pending=True)}, ConditionType.RECONCILING, (TRUE, Reason.PROGRESSING)),
         ({"programmed": ProgrammedState(observe_only=True)}, ConditionType.PROGRAMMED, (TRUE, Reason.OBSERVE_ONLY)),
@@ -333,6 +337,30 @@ def test_while_older_rules_are_loaded_the_last_verdicts_stand() -> None:
     verdicts = {item.threshold.name: (item.verdict, item.reason) for item in held.thresholds}
     assert held.source is Reason.PENDING
     assert verdicts["p95"] == (Verdict.VIOLATED, Reason.PENDING)
+
+
+FILTERED = a.a_policy(traffic=a.traffic(proxy=a.a_proxy(compress_from=1)))
+
+
+def test_that_proxies_refuse_is_what_was_measured_last() -> None:
+    memory, found = EvaluationMemory(), []
+    for refusing in (None, 0, 1, None, 0):
+        evaluation, memory = evaluate(FILTERED, answer(FILTERED, {names.REFUSED: refusing}), memory, NOW)
+        assert evaluation.refused is memory.refused
+        found.append(evaluation.refused)
+    assert found == [False, False, True, True, False]
+
+
+def test_an_outage_of_the_source_mends_nothing() -> None:
+    memory = EvaluationMemory(refused=True)
+    assert evaluate(FILTERED, MetricsUnavailable("down"), memory, NOW)[1].refused
+    assert not evaluate(POLICY, MetricsUnavailable("down"), memory, NOW)[1].refused, "a policy without filters has none to refuse"
+
+
+def test_after_a_restart_proxies_still_refuse() -> None:
+    refusing = status(programmed=replace(PROGRAMMED, refused=True))
+    assert EvaluationMemory.from_status(FILTERED, refusing).refused
+    assert not EvaluationMemory.from_status(FILTERED, status()).refused
 
 
 def test_a_restart_goes_on_from_the_status() -> None:

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from perfpolicy.policy import model
-from perfpolicy.promql import names
+from perfpolicy.promql import names, refusals
 from perfpolicy.promql.rule import RuleGroup
 from perfpolicy.promql.rules import rule_groups
 from tests import builders as a
@@ -153,6 +153,64 @@ def test_without_requests_there_is_no_ratio(check: Check) -> None:
 def test_without_series_nothing_is_recorded_but_the_revision(check: Check) -> None:
     count = Expect('count({__name__=~"perfpolicy:.*"}) by (__name__)', 10 * MINUTE, {f'{{__name__="{names.REVISION}"}}': 1})
     check(steps(), Scenario({"unrelated": constant(1, 12)}, [count]))
+
+
+FILTERED = a.a_policy(traffic=a.traffic(proxy=a.a_proxy(compress_from=1)))
+V1, V2, V3 = (f"{version}" for version in (8.1e18, 8.2e18, 8.3e18))
+
+
+def proxy(accepted: str, refused: str, listeners: str, clusters: str, pod: str = series.POD) -> dict[str, str]:
+    """What a sidecar says of the configuration it was sent; a scrape every 15 s, a step every second one."""
+    said = {
+        refusals.ACCEPTED_AT: accepted,
+        refusals.REFUSED: refused,
+        refusals.LISTENERS: listeners,
+        refusals.CLUSTERS: clusters,
+    }
+    return {f'{name}{{namespace="ce-hub", pod="{pod}", instance="{pod}"}}': values for name, values in said.items() if values}
+
+
+SINCE = f"{V1}x20 {V2}x60"
+"""A version that is new after the 20th scrape, which is the 10th step: at 5 m 15 s, seen at 5 m 30 s."""
+REFUSALS: dict[str, tuple[dict[str, str], list[int | None]]] = {
+    "all is accepted": (proxy("1000x20 2000x60", "0x80", SINCE, SINCE), [0, 0, 0]),
+    "refused at once": (proxy("1000x80", "0x20 1x60", f"{V1}x80", SINCE), [0, 1, 1]),
+    "refused with the first counter": (proxy("1000x80", "_x21 1x60", f"{V1}x80", SINCE), [0, 1, 1]),
+    "accepted and then refused, both between two looks": (
+        proxy("1000x20 2000x60", "0x20 1x60", f"{V1}x20 {V2}x60", f"{V1}x20 {V3}x60"),
+        [0, 1, 1],
+    ),
+    "refused and then accepted, both between two looks": (proxy("1000x20 2000x60", "0x20 1x60", SINCE, SINCE), [0, 0, 0]),
+    "refused, and later accepted": (proxy("1000x50 2000x30", "0x20 1x60", f"{V1}x50 {V3}x30", f"{V1}x20 {V2}x30 {V3}x30"), [0, 1, 0]),
+    "refused long ago, and clusters have gone on": (proxy("1000x80", "3x80", f"{V1}x80", SINCE), [0, 0, 0]),
+    "refused at once, and scrapes fail": (
+        proxy("1000x25 stale _ 1000x51", "0x20 1x4 stale _ 1x51", f"{V1}x80", SINCE),
+        [0, 1, 1],
+    ),
+    "a pod that never accepted any": (proxy("_x21 0x60", "_x21 3x60", "", ""), [None, 1, 1]),
+    "one of two pods": (
+        proxy("1000x20 2000x60", "0x80", SINCE, SINCE, "operation-service-7d9f8c6b5-bbbbb")
+        | proxy("1000x80", "0x20 1x60", f"{V1}x80", SINCE),
+        [0, 1, 1],
+    ),
+    "a pod that went": (proxy("1000x40 stale", "0x20 1x20 stale", f"{V1}x40", SINCE), [0, 1, None]),
+    "a pod of somebody else": (proxy("1000x80", "0x20 1x60", f"{V1}x80", SINCE, "else-7d9f8c6b5-x2x4z"), [None, None, None]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_proxies_that_refuse_are_counted_until_they_accept(check: Check, case: str) -> None:
+    data, counts = REFUSALS[case]
+    moments = (5 * MINUTE, 7 * MINUTE, 19 * MINUTE)
+    expected = [
+        Expect(names.REFUSED, at, {} if count is None else {series.recorded(FILTERED, names.REFUSED): count})
+        for at, count in zip(moments, counts, strict=True)
+    ]
+    check(steps(FILTERED), Scenario(data, expected))
+
+
+def test_a_policy_without_filters_counts_no_refusals() -> None:
+    assert not {names.REFUSED, names.REFUSED_AT} & {rule.name for group in rule_groups(POLICY) for rule in group.rules}
 
 
 def test_latency_quantiles_mean_and_slow_share(check: Check) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -214,6 +215,28 @@ async def test_a_restart_writes_nothing(bench: Bench) -> None:
     await bench.settle()
     assert bench.api.log == []
     assert bench.events == []
+
+
+async def test_that_proxies_refuse_is_said_until_they_do_not_and_over_a_restart(bench: Bench) -> None:
+    granting = raw_class("filters", grants=[{"name": "all", "workloadCreation": "Allowed", "envoyFilters": "Allowed"}])
+    policy = raw_policy(className="filters", traffic={"compression": {}})
+    bench.classes.put(granting)
+    await bench.create(policy)
+    bench.states[WEB].memory = replace(bench.states[WEB].memory, refused=True)
+    bench.evaluate()
+    await bench.settle()
+    assert bench.condition("Programmed") == ("False", "Rejected")
+    assert ("ns/web", "ProgrammedFalse") in bench.events
+    policy["status"] = json.loads(json.dumps(bench.api.statuses[WEB]))
+    bench.restart()
+    bench.classes.put(granting)
+    bench.api.log.clear()
+    await bench.create(policy)
+    assert bench.api.log == []
+    bench.states[WEB].memory = replace(bench.states[WEB].memory, refused=False)
+    bench.evaluate()
+    await bench.settle()
+    assert bench.condition("Programmed") == ("True", "Programmed")
 
 
 async def test_a_spec_that_breaks_a_rule_keeps_the_last_good_children(bench: Bench) -> None:

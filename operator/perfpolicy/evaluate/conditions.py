@@ -67,6 +67,8 @@ class ProgrammedState:
     waiting: tuple[str, ...] = ()
     """What is in the way and passes by itself: an answer that did not come, a former policy's child that is still being deleted."""
     """One message per child the API server refused."""
+    refused: bool = False
+    """Proxies of the workload refuse what istiod sends them."""
     observe_only: bool = False
     suspended: bool = False
     pending: bool = False
@@ -242,9 +244,17 @@ def _programmed(known: _Known) -> _Said:
         return _Said(UNKNOWN, Reason.PENDING, "children are not applied yet")
     if state.observe_only:
         return _Said(TRUE, Reason.OBSERVE_ONLY, "spec.mode is Observe: only rules and the dashboard are written")
+    if state.refused:
+        return _Said(FALSE, Reason.REJECTED, _REJECTED)
     if state.extras_missing:
         return _Said(TRUE, Reason.PARTIALLY_PROGRAMMED, f"without {', '.join(state.extras_missing)}: not served by the API server")
     return _Said(TRUE, Reason.PROGRAMMED, f"{len(state.resources)} objects applied")
+
+
+_REJECTED: Final = (
+    "all objects are applied, but proxies of the workload's pods refuse the listeners istiod makes of them and keep those they had: the"
+    " policy's EnvoyFilter is not in force, because of itself or of somebody else's for the same pods; the logs of istio-proxy say why"
+)
 
 
 def _workload(known: _Known) -> _Said:

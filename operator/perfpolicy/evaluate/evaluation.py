@@ -12,10 +12,10 @@ from perfpolicy.evaluate.health import Health, health_of
 from perfpolicy.evaluate.observation import STALE_INTERVALS, Reading, Snapshot, sample_name
 from perfpolicy.evaluate.text import exact
 from perfpolicy.evaluate.verdicts import Outcome, Threshold, Track, hold, judge, thresholds, unloaded
-from perfpolicy.policy.model import Policy
+from perfpolicy.policy.model import Policy, Proxy
 from perfpolicy.promql import names
 from perfpolicy.promql.rules import revision
-from perfpolicy.vocabulary import Reason, Severity, Verdict
+from perfpolicy.vocabulary import ConditionType, Reason, Severity, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class Evaluation:
     severity: Severity | None
     served: float | None
     """Served requests per second."""
+    refused: bool
+    """Proxies of the workload refuse what istiod sends them, as last measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class EvaluationMemory:
     budgets: Mapping[str, tuple[Verdict, datetime]] = field(default_factory=dict)
     unloaded_since: datetime | None = None
     """Since when the backend has not had this policy's present rules."""
+    refused: bool = False
     expected: tuple[Policy, int] | None = None
     """The rules' revision and the policy it was computed for: computing it costs milliseconds, so it is done once per change."""
 
@@ -55,7 +58,9 @@ class EvaluationMemory:
             for threshold in thresholds(policy)
             if (before := written.get(threshold.name)) is not None and before.limit == exact(threshold.limit, threshold.unit)
         }
-        return EvaluationMemory(tracks, {item.name: (item.verdict, item.since) for item in status.objectives})
+        budgets = {item.name: (item.verdict, item.since) for item in status.objectives}
+        programmed = status.condition(ConditionType.PROGRAMMED)
+        return EvaluationMemory(tracks, budgets, refused=programmed is not None and programmed.reason is Reason.REJECTED)
 
 
 def evaluate(
@@ -73,6 +78,8 @@ def evaluate(
         tracks[threshold.name] = track
     budgets = tuple(budget.judge_budget(policy, item, reading, memory.budgets.get(item.name)) for item in policy.objectives)
     known = source is Reason.OBSERVED
+    refusing = _value(policy, reading, names.REFUSED) if known else None
+    refused = policy.traffic.proxy != Proxy() and (memory.refused if refusing is None else refusing > 0)
     evaluation = Evaluation(
         policy=policy,
         source=source,
@@ -82,9 +89,10 @@ def evaluate(
         health=_health(policy, reading) if known else None,
         severity=severity.worst(outcomes),
         served=_value(policy, reading, names.SERVED_RATE) if known else None,
+        refused=refused,
     )
     verdicts = {outcome.objective.name: (outcome.verdict, outcome.since) for outcome in budgets}
-    return evaluation, EvaluationMemory(tracks, verdicts, unloaded_since, expected)
+    return evaluation, EvaluationMemory(tracks, verdicts, unloaded_since, refused, expected)
 
 
 def _judge(policy: Policy, source: Reason, threshold: Threshold, reading: Reading, track: Track | None) -> tuple[Outcome, Track]:

@@ -45,6 +45,11 @@ LATENCY_QUANTILE: Final = "perfpolicy:latency_seconds:quantile"
 CPU_RATIO: Final = "perfpolicy:cpu:ratio"
 MEMORY_RATIO: Final = "perfpolicy:memory:ratio"
 
+REFUSED_AT: Final = "perfpolicy:proxy_refused:step"
+"""By `pod`: there while the proxy goes on with listeners it accepted before it refused others; the value is when it accepted them (ms)."""
+REFUSED: Final = "perfpolicy:proxies_refused:count"
+"""How many such proxies there are, of a policy that configures them."""
+
 BURN_RATE: Final = "perfpolicy:budget_burn:rate"
 BUDGET_LEFT: Final = "perfpolicy:budget_left:ratio"
 """For people and dashboards; the operator computes its own, with the window's coverage."""

@@ -16,7 +16,7 @@ from perfpolicy.promql.rule import block_of
 
 RANGE_INTERVALS: Final = 4
 
-_TRAFFIC: Final = (names.REVISION, names.OFFERED_RATE, names.SERVED_RATE, names.JUDGED_RATE)
+_TRAFFIC: Final = (names.REVISION, names.OFFERED_RATE, names.SERVED_RATE, names.JUDGED_RATE, names.REFUSED)
 _RATIOS: Final = (names.ERROR_RATIO, names.SLOW_RATIO, names.LATENCY_MEAN)
 _PERIODS: Final = (names.PERIOD_BAD, names.PERIOD_TOTAL, names.PERIOD_BLOCKS)
 _FAMILIES: Final = (

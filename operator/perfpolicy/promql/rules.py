@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perfpolicy.policy import model
-from perfpolicy.promql import alerts, names, objectives, recording
+from perfpolicy.promql import alerts, names, objectives, recording, refusals
 from perfpolicy.promql.expr import call, number
 from perfpolicy.promql.rule import RuleGroup, block_of, checked, record
 
@@ -35,6 +35,7 @@ def _tiers(policy: model.Policy) -> tuple[RuleGroup, RuleGroup]:
         *recording.steps(policy),
         *recording.window_values(policy),
         *recording.resources(policy),
+        *refusals.refusals(policy),
         *objectives.burn_rates(policy, objectives.STEP_WINDOWS),
         *(alert for alert in wanted if not alerts.follow_blocks(alert)),
     )

@@ -255,7 +255,7 @@ class Reconciler:
         old, workload = state.status, self._workload(state)
         if old is None:
             self.evaluate_new(known.key, state)
-        applied = replace(state.programmed, resources=tuple(map(_resource, state.held)))
+        applied = replace(state.programmed, resources=tuple(map(_resource, state.held)), refused=state.memory.refused)
         new = build_status(old, known.generation, state.accepted, applied, workload, state.evaluation, self.now())
         if state.evaluation is None and state.resolved is not None and old is not None:
             new = with_last_words(old, new)

@@ -205,6 +205,7 @@ def verdicts(evaluation: Evaluation) -> tuple[object, ...]:
     """What of an evaluation is a word rather than a number. Pure."""
     return (
         evaluation.source,
+        evaluation.refused,
         tuple((outcome.verdict, outcome.reason) for outcome in evaluation.thresholds),
         tuple((outcome.verdict, outcome.reason) for outcome in evaluation.objectives),
         evaluation.severity,
