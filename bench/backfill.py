@@ -18,6 +18,9 @@ from e2e.waiting import eventually
 Row = tuple[dict[str, str], list[tuple[float, float]]]
 """A series' labels and its (time, value) pairs."""
 
+_RULES = "rules.yaml"
+"""Named from its own folder: at what seconds of its interval a group is evaluated follows from its name and its file's, as it was given."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -54,12 +57,11 @@ class Past:
     def record(self, groups: Sequence[Group], start: float, end: float, missed: Sequence[float] = ()) -> None:
         """Evaluate recording rules from `start` to `end`, but not at the times `missed`; each sees what those before it recorded."""
         for level in levels(groups):
-            rules = self.directory / "rules.yaml"
-            rules.write_text(yaml.safe_dump({"groups": [_document(group) for group in level]}))
+            (self.directory / _RULES).write_text(yaml.safe_dump({"groups": [_document(group) for group in level]}))
             with self.server() as prometheus:
                 for since, until in _spans(start, end, missed):
                     span = f"--start={since:.0f}", f"--end={until:.0f}"
-                    wanted = "rules", f"--url={prometheus.url}", *span, f"--output-dir={self.data}", rules
+                    wanted = "rules", f"--url={prometheus.url}", *span, f"--output-dir={self.data}", _RULES
                     self._promtool("tsdb", "create-blocks-from", "--max-block-duration=54h", *wanted)
 
     @contextmanager
@@ -85,7 +87,7 @@ class Past:
             process.wait(60)
 
     def _promtool(self, *arguments: str | Path) -> None:
-        done = subprocess.run([self.promtool, *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run([self.promtool, *arguments], cwd=self.directory, capture_output=True, text=True, check=False)
         if done.returncode or "err=" in done.stdout + done.stderr:
             raise RuntimeError(f"promtool {' '.join(map(str, arguments))}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
 
