@@ -22,6 +22,7 @@ from perfpolicy import yaml_text
 UNUSED = {
     ("get", "performancepolicies"): "only for a policy kopf has not delivered",
     **{(verb, "rollouts"): "the lab has no Argo Rollouts" for verb in ("get", "list", "watch")},
+    **{(verb, "scaledobjects"): "the lab has no KEDA" for verb in ("get", "list", "watch")},
 }
 """Rights of the roles that the flow below does not use, and why they are there."""
 
@@ -72,7 +73,8 @@ def running(
 
 def spec(kind: str, name: str) -> dict[str, Any]:
     """Of a workload that stands still."""
-    template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "app", "image": "localhost/backend:lab"}]}}
+    container = {"name": "app", "image": "localhost/backend:lab", "resources": {"requests": {"cpu": "10m"}}}
+    template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}}
     made: dict[str, Any] = {"selector": {"matchLabels": {"app": name}}, "template": template}
     if kind == "StatefulSet":
         made["serviceName"] = name
@@ -87,6 +89,8 @@ def target(kind: str, namespace: str) -> list[dict[str, Any]]:
     policy = a_policy(name, namespace, mode="Observe")
     policy["spec"] |= {"workload": {"targetRef": {"group": "apps", "kind": kind, "name": name}, "serviceRef": {"name": name}}}
     del policy["spec"]["service"]
+    if kind == "DaemonSet":
+        del policy["spec"]["scaling"], policy["spec"]["disruptionBudget"]
     return [
         {"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": spec(kind, name)},
         {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service},
@@ -113,7 +117,7 @@ def whole_life(cluster: Cluster, namespace: str) -> None:
     cluster.apply(copied)
     eventually(lambda: cluster.get("prometheusrule", "copied", namespace) is None)
     stripped = {"workload": target("Deployment", namespace)[2]["spec"]["workload"], "service": None, "traffic": None, "security": None}
-    stripped |= {"network": None, "observability": None}
+    stripped |= {"network": None, "observability": None, "scaling": None, "disruptionBudget": None}
     patch = json.dumps({"spec": {**stripped, "workload": {**stripped["workload"], "deployment": None}}})
     cluster.kubectl("delete", "pp", "deployment", "-n", namespace)
     cluster.kubectl("patch", "pp", "web", "-n", namespace, "--type=merge", "-p", patch)

@@ -36,16 +36,20 @@ def rights(kind: ChildKind) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def admission(cluster: Cluster) -> Iterator[Cluster]:
-    """The lab with the chart's admission policy in force."""
+    """The lab with the chart's admission policies in force. Of several that refuse, the API server names one, whichever it comes to first:
+    each is waited for with a policy that only it refuses.
+    """
     values = {"classes": {"production": {"default": False}, DEFAULT: {"default": True, "spec": {}}, PRIVATE: {"spec": {}}}}
     with applied(cluster, rendered(cluster.lab, RELEASE, "admission.yaml", values)):
-        probe = a_policy("probe", "default", className=PRIVATE)
-
-        def enforced() -> bool:
-            return "may not use PerformanceClass" in refusal(cluster, "nobody", probe)
-
         cluster.apply(*role("nobody", "default", POLICIES))
-        eventually(enforced)
+        refused: dict[str, dict[str, Any]] = {
+            "may not use PerformanceClass": {"className": PRIVATE},
+            "may not create poddisruptionbudgets": {"disruptionBudget": BUDGET["budget"]},
+            "may not create horizontalpodautoscalers": {"scaling": SCALING["scaling"]},
+        }
+        for why, asked in refused.items():
+            probe = bare("probe", "default", **asked)
+            eventually(lambda why=why, probe=probe: why in refusal(cluster, "nobody", probe))  # type: ignore[misc]
         yield cluster
         cluster.kubectl("delete", "role,rolebinding", "nobody", "-n", "default")
 
@@ -87,6 +91,14 @@ def targeting(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
     target = {"group": "apps", "kind": "Deployment", "name": name}
     made["spec"] |= {"workload": {"targetRef": target, "serviceRef": {"name": name}}}
     del made["spec"]["service"]
+    return made
+
+
+def bare(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
+    """One that asks for nothing else but to be measured."""
+    made = targeting(name, namespace, **spec)
+    for block in {"traffic", "security", "network", "scaling", "disruptionBudget"} - spec.keys():
+        del made["spec"][block]
     return made
 
 
@@ -173,26 +185,33 @@ SECURITY: dict[str, dict[str, Any]] = {
     "default-deny": {"defaultDeny": "Enabled"},
 }
 NETWORK: dict[str, dict[str, Any]] = {"ingress": {"ingress": []}, "egress": {"egress": []}, "no-network": {"mode": "Disabled"}}
+SCALING: dict[str, dict[str, Any]] = {
+    "scaling": {"minReplicas": 1, "maxReplicas": 5, "target": {"cpu": "70%"}},
+    "no-scaling": {"mode": "Disabled"},
+}
+BUDGET: dict[str, dict[str, Any]] = {"budget": {"maxUnavailable": "1"}, "no-budget": {"mode": "Disabled"}}
 
 
 def specs(namespace: str) -> Iterator[dict[str, Any]]:
     """Policies that ask for every kind, for none, and for few, in every way there is."""
 
-    def bare(name: str, **spec: Any) -> dict[str, Any]:
-        return targeting("web", namespace, className=BARE, **{"traffic": {}, "security": {}, "network": {}, **spec}) | {"asks": name}
+    def few(name: str, **spec: Any) -> dict[str, Any]:
+        return bare("web", namespace, className=BARE, **spec) | {"asks": name}
 
     yield a_policy("web", namespace, className=BARE) | {"asks": "all"}
     yield a_policy("web", namespace, className=BARE, mode="Observe") | {"asks": "observe"}
     yield a_policy("web", namespace, className=BARE, suspend="All") | {"asks": "suspended"}
-    yield bare("nothing")
-    yield from (bare(name, traffic=traffic) for name, traffic in TRAFFIC.items())
-    yield from (bare(name, security=security) for name, security in SECURITY.items())
-    yield from (bare(name, network=network) for name, network in NETWORK.items())
+    yield few("nothing")
+    yield from (few(name, traffic=traffic) for name, traffic in TRAFFIC.items())
+    yield from (few(name, security=security) for name, security in SECURITY.items())
+    yield from (few(name, network=network) for name, network in NETWORK.items())
+    yield from (few(name, scaling=scaling) for name, scaling in SCALING.items())
+    yield from (few(name, disruptionBudget=budget) for name, budget in BUDGET.items())
     scraped, closed = {"scrape": {"podMonitor": "Enabled"}}, {"mtls": "Strict", "defaultDeny": "Enabled"}
-    monitored = bare("pod-monitor", observability=scraped, security=closed)
+    monitored = few("pod-monitor", observability=scraped, security=closed)
     monitored["spec"]["service"] = {"metricsPort": 9090}
     yield monitored
-    created = bare("service")
+    created = few("service")
     created["spec"]["service"] = {"port": 80}
     del created["spec"]["workload"]["serviceRef"]
     yield created
@@ -201,7 +220,7 @@ def specs(namespace: str) -> Iterator[dict[str, Any]]:
 def rendered_kinds(policy: dict[str, Any], cls: PerformanceClass | None = None) -> set[str]:
     """Kinds the operator makes of a policy, by default under a class that adds nothing."""
     ports = [{"name": "http", "containerPort": 8080}, {"name": "http-metrics", "containerPort": 9090}]
-    containers = [{"name": "app", "image": "localhost/backend:lab", "ports": ports}]
+    containers = [{"name": "app", "image": "localhost/backend:lab", "ports": ports, "resources": {"requests": {"cpu": "10m"}}}]
     template = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": containers}}
     target = {"spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template}}
     service = {"spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}}
@@ -255,10 +274,10 @@ def test_measuring_only_takes_no_right_but_on_policies(admission: Cluster, home:
 
 def test_what_a_class_adds_is_asked_of_nobody(admission: Cluster, home: str) -> None:
     # A decision, stated in docs/security.md: who may write policies in a namespace gives every workload in it what the class says.
-    bare = targeting("web", home, traffic={}, security={}, network={})
-    assert refusal(admission, VISITOR, bare) == ""
+    asked = bare("web", home)
+    assert refusal(admission, VISITOR, asked) == ""
     (production,) = (cls for cls in builtin_classes() if cls.is_default)
-    assert rendered_kinds(bare, production) - MEASURING == {"peerauthentications", "destinationrules", "virtualservices"}
+    assert rendered_kinds(asked, production) - MEASURING == {"peerauthentications", "destinationrules", "virtualservices"}
 
 
 def test_a_label_is_anybodys_and_the_spec_is_not(admission: Cluster, home: str) -> None:
@@ -273,11 +292,11 @@ def test_a_label_is_anybodys_and_the_spec_is_not(admission: Cluster, home: str) 
 @pytest.mark.parametrize("kind", ["peerauthentications", "authorizationpolicies"])
 def test_naming_a_metrics_port_opens_it_in_what_the_class_closes(admission: Cluster, home: str, kind: str) -> None:
     admission.apply(*role(f"no-{kind}", home, POLICIES, *(rights(other) for other in KINDS if other.plural != kind)))
-    bare = targeting("web", home, traffic={}, security={}, network={})
-    eventually(lambda: refusal(admission, f"no-{kind}", bare) == "")
-    bare["spec"]["service"] = {"metricsPort": 9090}
-    assert f"no-{kind} may not create {kind}" in refusal(admission, f"no-{kind}", bare)
-    assert refusal(admission, OWNER, bare) == ""
+    asked = bare("web", home)
+    eventually(lambda: refusal(admission, f"no-{kind}", asked) == "")
+    asked["spec"]["service"] = {"metricsPort": 9090}
+    assert f"no-{kind} may not create {kind}" in refusal(admission, f"no-{kind}", asked)
+    assert refusal(admission, OWNER, asked) == ""
 
 
 def test_who_takes_protection_out_of_a_policy_needs_the_right_to_delete_it(admission: Cluster, home: str) -> None:

@@ -209,6 +209,8 @@ def test_a_foreign_object_is_taken_over_when_its_owner_says_so(cluster: Cluster,
 def test_the_younger_of_two_policies_on_one_workload_is_refused_until_the_elder_goes(
     cluster: Cluster, operator: OperatorProcess, mesh_namespace: str
 ) -> None:
+    ports, resources = [{"name": "http", "containerPort": 8080}], {"requests": {"cpu": "10m"}}
+    container = {"name": "app", "image": "localhost/backend:lab", "ports": ports, "resources": resources}
     deployment = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -218,9 +220,7 @@ def test_the_younger_of_two_policies_on_one_workload_is_refused_until_the_elder_
             "selector": {"matchLabels": {"app": "shared"}},
             "template": {
                 "metadata": {"labels": {"app": "shared"}},
-                "spec": {
-                    "containers": [{"name": "app", "image": "localhost/backend:lab", "ports": [{"name": "http", "containerPort": 8080}]}]
-                },
+                "spec": {"containers": [container]},
             },
         },
     }
