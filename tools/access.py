@@ -98,21 +98,21 @@ def rules(wanted: Iterable[Right]) -> list[dict[str, list[str]]]:
 def admission(kinds: Iterable[ChildKind] = KINDS) -> list[dict[str, Any]]:
     """Match conditions, variables and validations of each ValidatingAdmissionPolicy; `variables.className` is the chart's to define.
 
-    One validation per kind with two checks, because of CHECK_COST, and as few policies as keep within POLICY_BUDGET. The first also asks
-    for the class.
+    One validation per kind with two checks, because of CHECK_COST, and as few policies as keep within POLICY_BUDGET. Each asks for the
+    class first: of several that refuse, the API server names one, whichever it comes to.
     """
     kinds = tuple(kinds)
     parts = -(-len(kinds) // KINDS_IN_ONE)
-    return [_policy(kinds[part::parts], first=part == 0) for part in range(parts)]
+    return [_policy(kinds[part::parts]) for part in range(parts)]
 
 
-def _policy(kinds: tuple[ChildKind, ...], *, first: bool) -> dict[str, Any]:
+def _policy(kinds: tuple[ChildKind, ...]) -> dict[str, Any]:
     # The garbage collector and whoever edits labels update policies, too: they are not judged for what somebody else wrote.
     written = "request.operation == 'CREATE' || (object.spec != oldObject.spec && !has(object.metadata.deletionTimestamp))"
     return {
         "matchConditions": [{"name": "spec-is-written", "expression": written}],
         "variables": [{"name": kind.plural, "expression": _verb(kind)} for kind in kinds],
-        "validations": [*([_class_check()] if first else []), *map(_kind_check, kinds)],
+        "validations": [_class_check(), *map(_kind_check, kinds)],
     }
 
 
