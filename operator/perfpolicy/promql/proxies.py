@@ -13,8 +13,8 @@ from datetime import timedelta
 from typing import Final
 
 from perfpolicy.policy import model
-from perfpolicy.promql.expr import Expr, Matcher, Op, Selector, aggregate, call
-from perfpolicy.promql.scope import own_pods, there
+from perfpolicy.promql.expr import Expr, Matcher, Op, aggregate, call
+from perfpolicy.promql.scope import of_pods
 
 CERTIFICATE_LEFT: Final = "istio_agent_cert_expiry_seconds"
 """Seconds until a certificate of a proxy expires, by `resource_name`."""
@@ -42,7 +42,7 @@ STATS_MATCHER: Final = (
 
 def certificate_left(policy: model.Policy) -> Expr:
     """Seconds each certificate of each pod has left."""
-    return _of_pods(policy, CERTIFICATE_LEFT).instant()
+    return of_pods(policy, CERTIFICATE_LEFT).instant()
 
 
 def certificate_lifetimes(policy: model.Policy) -> tuple[Expr, Expr]:
@@ -68,13 +68,9 @@ def failed_handshakes(policy: model.Policy, window: timedelta) -> Expr:
 
 def connections(policy: model.Policy) -> Expr:
     """Open connections to each pod."""
-    return aggregate("max", _of_pods(policy, CONNECTIONS, _INBOUND).instant(), ("pod",))
-
-
-def _of_pods(policy: model.Policy, metric: str, *matchers: Matcher) -> Selector:
-    return Selector(metric, (*own_pods(policy), *matchers, *there(policy)))
+    return aggregate("max", of_pods(policy, CONNECTIONS, _INBOUND).instant(), ("pod",))
 
 
 def _counted(policy: model.Policy, metric: str, window: timedelta) -> Expr:
     """Once for each pod, whatever number of jobs scrapes it."""
-    return aggregate("sum", aggregate("max", call("increase", _of_pods(policy, metric, _INBOUND).over(window)), ("pod",)))
+    return aggregate("sum", aggregate("max", call("increase", of_pods(policy, metric, _INBOUND).over(window)), ("pod",)))

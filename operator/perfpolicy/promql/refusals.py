@@ -11,9 +11,9 @@ from typing import Final
 
 from perfpolicy.policy import model
 from perfpolicy.promql import names
-from perfpolicy.promql.expr import Expr, Selector, aggregate, binary, call, number
+from perfpolicy.promql.expr import Expr, aggregate, binary, call, number
 from perfpolicy.promql.rule import Rule, own, record
-from perfpolicy.promql.scope import own_pods, there
+from perfpolicy.promql.scope import of_pods
 
 ACCEPTED_AT: Final = "envoy_listener_manager_lds_update_time"
 """When a proxy last accepted what istiod sent, ms since 1970; 0: never."""
@@ -29,11 +29,11 @@ def refusals(policy: model.Policy) -> Iterator[Rule]:
     """The proxies that refuse, and how many they are: 0 where all accept, absent where none says anything."""
     if policy.traffic.proxy == model.Proxy():
         return
-    accepted, before = _of_pods(policy, ACCEPTED_AT), _of_pods(policy, ACCEPTED_AT, earlier=True)
-    refused = _of_pods(policy, REFUSED)
+    accepted, before = _newest(policy, ACCEPTED_AT), _newest(policy, ACCEPTED_AT, earlier=True)
+    refused = _newest(policy, REFUSED)
     # Envoy's counters may appear with their first increase.
-    already = _of_pods(policy, REFUSED, earlier=True).otherwise(before * number(0))
-    behind = binary(_of_pods(policy, LISTENERS), "!=", _of_pods(policy, CLUSTERS))
+    already = _newest(policy, REFUSED, earlier=True).otherwise(before * number(0))
+    behind = binary(_newest(policy, LISTENERS), "!=", _newest(policy, CLUSTERS))
     now = refused.above(already).also(binary(accepted, "==", before).otherwise(behind))
     never = binary(accepted, "==", number(0)).also(refused.above(0))
     kept = call("last_over_time", own(policy, names.REFUSED_AT).over(policy.metrics.provider.rule_interval * _REMEMBERED_STEPS))
@@ -43,9 +43,9 @@ def refusals(policy: model.Policy) -> Iterator[Rule]:
     yield record(policy, names.REFUSED, count.otherwise(aggregate("count", accepted) * number(0)))
 
 
-def _of_pods(policy: model.Policy, metric: str, earlier: bool = False) -> Expr:
+def _newest(policy: model.Policy, metric: str, earlier: bool = False) -> Expr:
     """What the workload's proxies say, now or one step earlier, by `pod`; two failed scrapes in a row are bridged."""
     provider = policy.metrics.provider
-    selector = Selector(metric, (*own_pods(policy), *there(policy)))
-    newest = (selector.back(provider.rule_interval) if earlier else selector).over(provider.rule_interval + provider.scrape_interval * 2)
-    return aggregate("max", call("last_over_time", newest), ("pod",))
+    selector = of_pods(policy, metric)
+    samples = (selector.back(provider.rule_interval) if earlier else selector).over(provider.rule_interval + provider.scrape_interval * 2)
+    return aggregate("max", call("last_over_time", samples), ("pod",))

@@ -115,7 +115,7 @@ def bucket_sums(policy: model.Policy, series: str, window: timedelta) -> Expr:
 
 def with_bounds(*bounds: Decimal, infinite: bool = False) -> Matcher:
     """Matches `le` (ms) of recorded buckets, which have one spelling only, whatever the raw series have."""
-    patterns = [literal_pattern(f"{bound:f}") for bound in bounds] + (["\\+Inf"] if infinite else [])
+    patterns = [literal_pattern(f"{bound:f}") for bound in bounds] + ([buckets.INFINITE] if infinite else [])
     return Matcher(names.BOUND, Op.RE, "|".join(patterns))
 
 

@@ -21,16 +21,14 @@ def own_pods(policy: model.Policy) -> tuple[Matcher, ...]:
     return own_namespace(policy), Matcher("pod", Op.RE, _pod_pattern(policy.workload))
 
 
+def of_pods(policy: model.Policy, metric: str, *matchers: Matcher) -> Selector:
+    """A metric's series of the workload's pods."""
+    return Selector(metric, (*own_pods(policy), *matchers, *there(policy)))
+
+
 def containers(policy: model.Policy, metric: str) -> Selector:
     """cAdvisor series of the workload's application container, one or more per pod."""
-    return Selector(
-        metric,
-        (
-            *own_pods(policy),
-            Matcher("container", Op.EQ, policy.workload.container),
-            *there(policy),
-        ),
-    )
+    return of_pods(policy, metric, Matcher("container", Op.EQ, policy.workload.container))
 
 
 def there(policy: model.Policy) -> tuple[Matcher, ...]:

@@ -12,7 +12,7 @@ from typing import Final
 from perfpolicy.policy import model
 from perfpolicy.promql import istio
 from perfpolicy.promql.expr import Matcher, Op, Selector, literal_pattern
-from perfpolicy.promql.scope import code_pattern, own_namespace, own_pods, there
+from perfpolicy.promql.scope import code_pattern, of_pods, own_namespace, there
 
 ENVOY_REQUESTS: Final = "envoy_cluster_upstream_rq"
 ENVOY_CODE: Final = "envoy_response_code"
@@ -88,7 +88,7 @@ def _envoy(policy: model.Policy, source: model.EnvoySource, metric: str) -> Sele
 def _http(policy: model.Policy, source: model.HttpSource, metric: str) -> Selector:
     paths = "|".join(map(literal_pattern, source.excluded_paths))
     excluded = (Matcher(source.path_label, Op.NRE, paths),) if paths else ()
-    return Selector(metric, (*own_pods(policy), *excluded, *there(policy)))
+    return of_pods(policy, metric, *excluded)
 
 
 def _custom(policy: model.Policy, counters: model.Counters) -> Selector:
