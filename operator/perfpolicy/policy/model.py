@@ -107,6 +107,11 @@ class Workload:
     owned: OwnedDeployment | None
     pod_labels: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def group(self) -> str:
+        """Its API group: Rollouts are Argo's."""
+        return "argoproj.io" if self.kind == "Rollout" else "apps"
+
 
 @dataclass(frozen=True, slots=True)
 class Service:

@@ -125,7 +125,6 @@ class ForeignClaims:
                 if ref.namespace == policy.key.namespace or (_abroad(ref, claim, host, policy) and entitled(ref.namespace, host)):
                     yield Withheld(ref.kind, Reason.HOST_CLAIMED, f"{ref} ({claim.manager}) already routes the host {host}")
         yield from self._selecting(policy)
-
         yield from self._scaling_it(policy)
 
     def _selecting(self, policy: Policy) -> Iterator[Withheld]:
@@ -205,8 +204,8 @@ def _abroad(ref: ChildRef, claim: ForeignClaim, host: str, policy: Policy) -> bo
 
 def workload_ref(policy: Policy) -> ChildRef:
     """The workload a policy speaks about."""
-    group = "argoproj.io" if policy.workload.kind == "Rollout" else "apps"
-    return ChildRef(GroupKind(group, policy.workload.kind), policy.key.namespace, policy.workload.name)
+    workload = policy.workload
+    return ChildRef(GroupKind(workload.group, workload.kind), policy.key.namespace, workload.name)
 
 
 def _stands(ref: ChildRef, claim: ForeignClaim, policy: Policy) -> bool:

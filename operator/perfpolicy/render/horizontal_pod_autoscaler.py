@@ -9,8 +9,8 @@ from typing import Final
 from perfpolicy.policy.model import Policy
 from perfpolicy.render.manifest import Child, ChildKind, used
 
-_API_VERSIONS: Final = {"Rollout": "argoproj.io/v1alpha1"}
-"""Of what is scaled; apps/v1 otherwise."""
+_VERSIONS: Final = {"argoproj.io": "v1alpha1", "apps": "v1"}
+"""Of the groups whose workloads are scaled."""
 
 
 def build(policy: Policy) -> tuple[Child, ...]:
@@ -21,7 +21,7 @@ def build(policy: Policy) -> tuple[Child, ...]:
     use = (("cpu", scaling.cpu_percent), ("memory", scaling.memory_percent))
     values = {
         "workload": workload,
-        "api_version": _API_VERSIONS.get(workload.kind, "apps/v1"),
+        "api_version": f"{workload.group}/{_VERSIONS[workload.group]}",
         "scaling": scaling,
         "metrics": [(name, percent) for name, percent in use if percent is not None],
     }
