@@ -23,6 +23,16 @@ from tests.leaves import Change, changes, leaves, used
 from tests.policy.support import a_raw_service, a_target
 
 _SHARES: Final = [{"locality": "eu/one/*", "weight": 80}, {"locality": "eu/two", "weight": 20}]
+_CLIENTS: Final = [{"type": "Header", "name": "x-key"}, {"type": "RemoteAddress"}]
+
+
+def _limits(per: str, login: str) -> dict[str, Any]:
+    """A limit of all requests, and of two routes."""
+    path = {"type": "Prefix", "value": "/login"}
+    route = {"name": "login", "path": path, "method": "POST", "requests": 3, "per": login, "by": _CLIENTS}
+    return {"requests": 10, "per": per, "by": _CLIENTS, "routes": [route, {"name": "reads", "method": "GET", "requests": 4}]}
+
+
 # Values differ from every default, so that leaving one out is a change, too.
 SETTINGS: Final[Mapping[str, Any]] = {
     "service": {"port": 88, "targetPort": 8443, "appProtocol": "Http", "metricsPort": 9090},
@@ -99,38 +109,8 @@ SETTINGS: Final[Mapping[str, Any]] = {
         },
         "circuitBreaker": {"consecutiveErrors": 4, "interval": "20s", "baseEjection": "25s", "maxEjected": "40%", "minHealth": "10%"},
         "rateLimit": {
-            "local": {
-                "requests": 10,
-                "per": "2m",
-                "by": [{"type": "Header", "name": "x-key"}, {"type": "RemoteAddress"}],
-                "routes": [
-                    {
-                        "name": "login",
-                        "path": {"type": "Prefix", "value": "/login"},
-                        "method": "POST",
-                        "requests": 3,
-                        "per": "3m",
-                        "by": [{"type": "Header", "name": "x-key"}, {"type": "RemoteAddress"}],
-                    },
-                    {"name": "reads", "method": "GET", "requests": 4},
-                ],
-            },
-            "global": {
-                "requests": 10,
-                "per": "1h",
-                "by": [{"type": "Header", "name": "x-key"}, {"type": "RemoteAddress"}],
-                "routes": [
-                    {
-                        "name": "login",
-                        "path": {"type": "Prefix", "value": "/login"},
-                        "method": "POST",
-                        "requests": 3,
-                        "per": "24h",
-                        "by": [{"type": "Header", "name": "x-key"}, {"type": "RemoteAddress"}],
-                    },
-                    {"name": "reads", "method": "GET", "requests": 4},
-                ],
-            },
+            "local": _limits("2m", login="3m"),
+            "global": _limits("1h", login="24h"),
         },
         "concurrency": {"mode": "Adaptive", "max": 20},
         "responseHeaders": {"requestId": "Disabled", "responseTime": "Disabled", "security": "Disabled", "hstsDays": 20},
