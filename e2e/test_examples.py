@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from e2e import examples
 from e2e.asking import Request, ask
 from e2e.cluster import Cluster
-from e2e.conftest import ROOT
 from e2e.waiting import eventually
-from e2e.world import operator
-from lab import load, mesh, prometheus
+from lab import mesh, prometheus
 from lab.rule_loader import rule_files
 from perfpolicy import yaml_text
 from perfpolicy.promql.rules import rule_groups
@@ -23,13 +22,8 @@ POLICIES = ("api-gateway", "postgresql", "rooms")
 @pytest.fixture(scope="module")
 def runeframe(real: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """examples/runeframe, applied with kubectl, and an operator for its namespace."""
-    load.ensure(real.lab)
-    real.kubectl("delete", "namespace", RUNEFRAME, "--ignore-not-found", "--timeout=60s")
-    log = tmp_path_factory.mktemp("operator") / "operator.log"
-    with operator(real.lab, log, RUNEFRAME):
-        real.kubectl("apply", "-f", str(ROOT / "examples" / RUNEFRAME))
+    with examples.applied(real, RUNEFRAME, tmp_path_factory.mktemp("operator") / "operator.log"):
         yield real
-        real.kubectl("delete", "-f", str(ROOT / "examples" / RUNEFRAME), "--wait=false", "--ignore-not-found")
 
 
 def test_every_policy_is_ready(runeframe: Cluster) -> None:

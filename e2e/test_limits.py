@@ -6,12 +6,12 @@ from math import inf
 
 import pytest
 
+from e2e import examples
 from e2e.asking import Answer, Request, ask
 from e2e.cluster import Cluster, istioctl_is_content
 from e2e.conftest import ROOT
 from e2e.proofs import statuses
 from e2e.waiting import eventually
-from e2e.world import operator
 from lab import backend_control, load, prometheus
 from lab.lab import Lab
 from lab.load import Load, Result, Target
@@ -39,15 +39,10 @@ def measured_class(**changes: object) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def limits(real: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """examples/limits, applied with kubectl, and an operator for its namespace; every policy Ready."""
-    load.ensure(real.lab)
-    real.kubectl("delete", "namespace", NAMESPACE, COUNTING, "--ignore-not-found", "--timeout=60s")
-    with operator(real.lab, tmp_path_factory.mktemp("operator") / "operator.log", NAMESPACE):
-        real.kubectl("apply", "-f", str(ROOT / "examples" / NAMESPACE))
+    with examples.applied(real, NAMESPACE, tmp_path_factory.mktemp("operator") / "operator.log", COUNTING):
         real.apply(measured_class())
-        for name in POLICIES:
-            eventually(lambda name=name: real.condition(name, NAMESPACE, "Ready") == ("True", "Ready"), seconds=60)  # type: ignore[misc]
+        examples.await_ready(real, NAMESPACE, POLICIES)
         yield real
-        real.kubectl("delete", "-f", str(ROOT / "examples" / NAMESPACE), "--wait=false", "--ignore-not-found")
 
 
 def asked(cluster: Cluster, policy: str, path: str, times: int = 1, method: str = "GET", **headers: str) -> list[Answer]:

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
+from e2e import examples
 from e2e.cluster import Cluster
-from e2e.conftest import ROOT
 from e2e.operator_process import OperatorProcess
 from e2e.policies import a_policy
 from e2e.proofs import evict
 from e2e.waiting import eventually
-from e2e.world import operator as operator_for
 from lab import backend_control, load
 from lab.load import Load, Target
 from perfpolicy.vocabulary import REPLICAS_MANAGER
@@ -100,14 +99,9 @@ def test_a_targets_replicas_are_its_autoscalers_and_never_ours(cluster: Cluster,
 @pytest.fixture(scope="module")
 def scaling(real: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """examples/scaling, applied with kubectl, and an operator for its namespace; every policy Ready."""
-    load.ensure(real.lab)
-    real.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s")
-    with operator_for(real.lab, tmp_path_factory.mktemp("operator") / "operator.log", NAMESPACE):
-        real.kubectl("apply", "-f", str(ROOT / "examples" / NAMESPACE))
-        for name in POLICIES:
-            eventually(lambda name=name: real.condition(name, NAMESPACE, "Ready") == ("True", "Ready"), seconds=60)  # type: ignore[misc]
+    with examples.applied(real, NAMESPACE, tmp_path_factory.mktemp("operator") / "operator.log"):
+        examples.await_ready(real, NAMESPACE, POLICIES)
         yield real
-        real.kubectl("delete", "-f", str(ROOT / "examples" / NAMESPACE), "--wait=false", "--ignore-not-found")
 
 
 def test_evictions_take_no_more_pods_than_the_budget_lets_go(scaling: Cluster) -> None:
