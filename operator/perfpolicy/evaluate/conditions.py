@@ -63,10 +63,9 @@ class ProgrammedState:
     extras_missing: tuple[str, ...] = ()
     """Observability kinds it does not serve."""
     failures: tuple[str, ...] = ()
-    """Refusals that stay until somebody changes something."""
+    """One message per child the API server refused: stays until somebody changes something."""
     waiting: tuple[str, ...] = ()
     """What is in the way and passes by itself: an answer that did not come, a former policy's child that is still being deleted."""
-    """One message per child the API server refused."""
     refused: bool = False
     """Proxies of the workload refuse what istiod sends them."""
     observe_only: bool = False
