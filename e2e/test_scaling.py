@@ -57,8 +57,11 @@ def test_scaling_comes_and_goes_without_a_pod_too_few(cluster: Cluster, operator
     cluster.apply(a_policy("web", mesh_namespace, replicas=3, **MANUAL))
     settles(cluster, mesh_namespace, (3, 1, {"perfpolicy"}))
     cluster.apply(a_policy("web", mesh_namespace, replicas=3, **scaled(2)))
-    settles(cluster, mesh_namespace, (3, 2, {REPLICAS_MANAGER}))
     eventually(lambda: bounds(cluster, mesh_namespace) == (2, 5))
+    settles(cluster, mesh_namespace, (3, 1, {"perfpolicy"}))
+    # A change of the manifest, here of its replicas, lets go of the field, and leaves the three pods alone.
+    cluster.apply(a_policy("web", mesh_namespace, replicas=2, **scaled(2)))
+    settles(cluster, mesh_namespace, (3, 2, {REPLICAS_MANAGER}))
     # The real autoscaler: more pods, because fewer than its bound allow are there. What the policy says of replicas means nothing now.
     cluster.apply(a_policy("web", mesh_namespace, replicas=2, **scaled(4)))
     settles(cluster, mesh_namespace, (4, 3, {HPA_CONTROLLER}), seconds=60)
@@ -138,11 +141,12 @@ def test_load_adds_pods_and_its_end_takes_them_away(scaling: Cluster, capsys: py
         sent = running.result()
     eventually(lambda: replicas(scaling, NAMESPACE, "checkout")[0] == 1, seconds=180)
     note(f"1 pod: {autoscaler(scaling)}")
-    # Each change of the Deployment's spec was the autoscaler's, and the operator wrote nothing of it.
+    # Each change of the Deployment's replicas was the autoscaler's; the operator let go of the field once, after the first of all.
     count, changes, owners = replicas(scaling, NAMESPACE, "checkout")
     assert (count, owners) == (1, {HPA_CONTROLLER})
-    assert 2 <= changes - generation <= 4
-    assert "deployments" not in {write.resource for write in scaling.writes(began, NAMESPACE)}
+    written = [write.resource for write in scaling.writes(began, NAMESPACE)].count("deployments")
+    assert written <= 1
+    assert 2 <= changes - generation - written <= 4
     assert sent.error_share < 0.05, sent
     with capsys.disabled():
         print("".join(f"\n{line}" for line in seen), end="")

@@ -304,13 +304,25 @@ def their_autoscaler(name: str = "theirs") -> Manifest:
     }
 
 
-async def test_a_new_scaled_deployment_starts_with_its_replicas_and_lets_go_of_them(bench: Bench) -> None:
+async def test_a_new_scaled_deployment_keeps_its_replicas_until_it_is_scaled(bench: Bench) -> None:
     children = (child(DEPLOYMENT, replicas=5, image="a"), child(AUTOSCALER, version="v2"))
-    await bench.apply(*children)
+    assert (await bench.apply(*children)).writes == 2
+    for scaled_to, expected in ((None, (5, {"perfpolicy"})), (8, (8, {HPA_CONTROLLER})), (6, (6, {HPA_CONTROLLER}))):
+        if scaled_to is not None:
+            bench.api.edit(ref(DEPLOYMENT), {"spec": {"replicas": scaled_to}}, manager=HPA_CONTROLLER, subresource="scale")
+            assert (await bench.apply(*children)).writes == (1 if scaled_to == 8 else 0), "our digest no longer speaks of replicas"
+        assert (await bench.apply(*children)).writes == 0
+        bench.restart()
+        assert (await bench.apply(*children)).writes == 0
+        assert (replicas(bench), owners(bench)) == expected
+
+
+async def test_a_scaled_deployment_that_is_edited_keeps_the_replicas_it_has(bench: Bench) -> None:
+    autoscaler = child(AUTOSCALER, version="v2")
+    await bench.apply(child(DEPLOYMENT, replicas=5, image="a"), autoscaler)
+    await bench.apply(child(DEPLOYMENT, replicas=3, image="b"), autoscaler)
     assert (replicas(bench), owners(bench)) == (5, {"perfpolicy-replicas"})
-    assert (await bench.apply(*children)).writes == 0
-    bench.restart()
-    assert (await bench.apply(*children)).writes == 0
+    assert (await bench.apply(child(DEPLOYMENT, replicas=3, image="b"), autoscaler)).writes == 0
 
 
 async def test_adding_and_removing_scaling_never_changes_replicas_but_to_what_the_policy_says(bench: Bench) -> None:
@@ -327,7 +339,7 @@ async def test_adding_and_removing_scaling_never_changes_replicas_but_to_what_th
     plain, autoscaler = child(DEPLOYMENT, replicas=5, image="a"), child(AUTOSCALER, version="v2")
     await bench.apply(plain)
     await bench.apply(plain, autoscaler)
-    assert owners(bench) == {"perfpolicy-replicas"}
+    assert owners(bench) == {"perfpolicy"}
     bench.api.edit(ref(DEPLOYMENT), {"spec": {"replicas": 8}}, manager=HPA_CONTROLLER, subresource="scale")
     await bench.apply(child(DEPLOYMENT, replicas=3, image="b"), autoscaler)
     assert (replicas(bench), owners(bench)) == (8, {HPA_CONTROLLER})
@@ -361,7 +373,7 @@ async def test_while_its_autoscaler_cannot_be_deleted_replicas_are_left_to_it(be
 async def test_a_crash_between_letting_go_and_applying_ends_the_same(bench: Bench, steps: int) -> None:
     await bench.apply(child(DEPLOYMENT, replicas=5, image="a"))
     bench.api.failures[ref(DEPLOYMENT)] = [*[None] * (steps - 1), ApiUnavailable("no answer")]
-    children = (child(DEPLOYMENT, replicas=5, image="a"), child(AUTOSCALER, version="v2"))
+    children = (child(DEPLOYMENT, replicas=5, image="b"), child(AUTOSCALER, version="v2"))
     assert (await bench.apply(*children)).refused
     bench.restart()
     assert not (await bench.apply(*children)).refused
@@ -378,7 +390,7 @@ async def test_an_autoscaler_that_is_faster_than_the_handing_over_keeps_its_word
         return found
 
     bench.api.read = read_then_scaled  # type: ignore[method-assign]
-    assert not (await bench.apply(child(DEPLOYMENT, replicas=5, image="a"), child(AUTOSCALER, version="v2"))).refused
+    assert not (await bench.apply(child(DEPLOYMENT, replicas=5, image="b"), child(AUTOSCALER, version="v2"))).refused
     assert (replicas(bench), owners(bench)) == (8, {HPA_CONTROLLER})
 
 

@@ -4,9 +4,9 @@ Children are applied one after the other in the order they were rendered (protec
 crash after any write leaves a state that was wanted, and the next pass goes on from there.
 
 Who says how many replicas a Deployment has: the manifest, until somebody scales it through the scale subresource (then that one), or an
-autoscaler is there or wanted. Leaving the field out of an apply removes it, and the API server then fills in 1; so before it is left out it
-is handed, as it is, to a field manager of its own, from which the autoscaler takes it whenever it changes it. Without an autoscaler the
-manifest's figure counts again.
+autoscaler is there or wanted. Nothing is written for that alone: the autoscaler takes the field with its first change. Any write of ours
+leaves the field out, though. That removes it where it is still ours, and the API server then fills in 1; so before, it is handed, as it is,
+to a field manager of its own. Without an autoscaler the manifest's figure counts again.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -187,13 +187,7 @@ class Applier:
             await self._objects.apply(_empty(manifest, applied.metadata["uid"]), force=True)
             self._conflict(ref, f"{ref} was created by {manager} just now", outcome)
             return
-        child = observe(applied.metadata).judged()
-        if wanted.scaled and "replicas" in manifest.get("spec", {}):
-            # It starts with as many as the manifest says, and is scaled from there.
-            self._children.learn(ref, child)
-            await self._update(ref, child, wanted, Ownership.OURS, outcome)
-            return
-        self._hold(ref, manifest, child, outcome)
+        self._hold(ref, manifest, observe(applied.metadata).judged(), outcome)
 
     async def _update(self, ref: ChildRef, child: Child, wanted: Wanted, ownership: Ownership, outcome: Outcome) -> None:
         manifest = wanted.manifest
@@ -201,9 +195,12 @@ class Applier:
         if router and ownership is Ownership.OURS:
             self._conflict(ref, f"spec.http of {ref} is managed by {router}", outcome)
             return
-        yielded = self._yields_replicas(child, wanted)
-        content = with_digest(_without_replicas(manifest) if yielded else manifest)
-        if self._is_converged(child, content):
+        content = with_digest(manifest)
+        converged = self._is_converged(child, content)
+        if not converged and (yielded := self._yields_replicas(child, wanted)):
+            content = with_digest(_without_replicas(manifest))
+            converged = self._is_converged(child, content)
+        if converged:
             self._hold(ref, manifest, child.judged(), outcome)
             return
         content["metadata"] = {**content["metadata"], "uid": child.uid}
