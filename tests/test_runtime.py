@@ -274,7 +274,7 @@ async def test_only_a_watch_that_does_not_know_of_its_silence_is_stuck_and_only_
 ) -> None:
     assert standby.runtime.stuck() == {}
     loop = asyncio.get_running_loop()
-    late = loop.time() + 2 * 300 + 1
+    late = loop.time() + 4 * Settings().watch_timeout + 1
     monkeypatch.setattr(loop, "time", lambda: late)
     assert set(standby.runtime.stuck()) == {f"watch {resource.plural}" for resource in WATCHED}
     standby.api.answered = 31.0

@@ -83,7 +83,7 @@ async def test_watches_take_no_connection_from_requests(configuration: Any, serv
     server.answer = never_ends
     configuration.connection_pool_maxsize = 2
     api = ApiClient(configuration, timeout=5)
-    watches = [api.stream("/x", params={"watch": "true"}) for _ in range(4)]
+    watches = [api.stream("/x", params={"watch": "true"}, silence=60) for _ in range(4)]
     try:
         assert [(await anext(watch))["type"] for watch in watches] == ["BOOKMARK"] * 4
         assert (await api.request("GET", "/x")).body == {"kind": "x"}
@@ -129,7 +129,7 @@ async def test_what_is_nested_too_deeply_is_an_error_of_ours(api: ApiClient, ser
     with pytest.raises(ApiUnavailable, match="nested too deeply"):
         await api.request("GET", "/x")
     with pytest.raises(ApiUnavailable, match="nested too deeply"):
-        _ = [event async for event in api.stream("/x", params={})]
+        _ = [event async for event in api.stream("/x", params={}, silence=60)]
     server.answer = lambda _: web.Response(text=deep, status=418)
     with pytest.raises(ApiRejected, match="418"):
         await api.request("GET", "/x")
@@ -145,7 +145,7 @@ async def test_a_refused_connection_is_unavailable() -> None:
     with pytest.raises(ApiUnavailable, match="GET /x"):
         await nobody.request("GET", "/x")
     with pytest.raises(ApiUnavailable, match="watch /x"):
-        _ = [event async for event in nobody.stream("/x", params={})]
+        _ = [event async for event in nobody.stream("/x", params={}, silence=60)]
     await nobody.close()
 
 
@@ -160,7 +160,7 @@ async def test_a_stream_is_cut_into_lines_however_it_arrives(api: ApiClient, ser
         return response
 
     server.answer = answer
-    events = [event async for event in api.stream("/x", params={"watch": "true"})]
+    events = [event async for event in api.stream("/x", params={"watch": "true"}, silence=60)]
     assert [event.get("type") for event in events] == ["ADDED", "MODIFIED", None]
     assert events[2]["text"] == long
 
@@ -168,7 +168,7 @@ async def test_a_stream_is_cut_into_lines_however_it_arrives(api: ApiClient, ser
 async def test_a_refused_stream_raises_like_a_request(api: ApiClient, server: Server) -> None:
     server.answer = lambda _: web.json_response({"message": "gone"}, status=410)
     with pytest.raises(ApiRejected) as caught:
-        _ = [event async for event in api.stream("/x", params={})]
+        _ = [event async for event in api.stream("/x", params={}, silence=60)]
     assert caught.value.status == 410
 
 
@@ -178,7 +178,7 @@ async def test_a_replica_that_does_not_lead_reads_and_watches_but_writes_nothing
     with pytest.raises(NotLeading, match=f"{method} /x: not sent"):
         await standby.request(method, "/x", body={"a": 1})
     await standby.request("GET", "/x")
-    _ = [event async for event in standby.stream("/x", params={"watch": "true"})]
+    _ = [event async for event in standby.stream("/x", params={"watch": "true"}, silence=60)]
     assert [request.method for request in server.seen] == ["GET", "GET"]
     assert server.seen[0].headers["User-Agent"].endswith(" (pod-1_ab)")
     await standby.close()
@@ -222,7 +222,7 @@ async def test_every_request_is_counted_by_verb_kind_and_code(api: ApiClient, se
     ]
     before = [counted(*name) for name in names]
     await api.request("PATCH", "/apis/networking.istio.io/v1/namespaces/ns/virtualservices/web/status", body={})
-    _ = [event async for event in api.stream("/api/v1/services", params={"watch": "true"})]
+    _ = [event async for event in api.stream("/api/v1/services", params={"watch": "true"}, silence=60)]
     server.answer = lambda _: web.json_response({"message": "no"}, status=404)
     with pytest.raises(ApiRejected):
         await api.request("GET", "/api/v1/services")
@@ -242,15 +242,13 @@ async def test_what_is_forbidden_is_told_by_verb_and_kind_for_a_while(
     with pytest.raises(ApiRejected):
         await api.request("PATCH", "/apis/apps/v1/namespaces/ns/deployments/web", body={})
     with pytest.raises(ApiRejected):
-        _ = [event async for event in api.stream("/api/v1/services", params={"watch": "true"})]
+        _ = [event async for event in api.stream("/api/v1/services", params={"watch": "true"}, silence=60)]
     assert api.problems() == {"patch deployments": "deployments is forbidden", "watch services": "deployments is forbidden"}
     monkeypatch.setattr(client_module, "_REFUSAL_SECONDS", 0.0)
     assert api.problems() == {}
 
 
-async def test_a_watch_that_is_silent_for_long_is_ended_quietly_and_one_that_breaks_off_is_not(
-    configuration: Any, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_watch_that_is_silent_for_long_is_ended_quietly_and_one_that_breaks_off_is_not(configuration: Any, server: Server) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -262,11 +260,10 @@ async def test_a_watch_that_is_silent_for_long_is_ended_quietly_and_one_that_bre
         return response
 
     server.answer = answer
-    monkeypatch.setattr(client_module, "_SILENCE_SECONDS", 0.1)
     api = ApiClient(configuration, timeout=5)
-    assert [event async for event in api.stream("/quiet", params={})] == [{"type": "ADDED"}]
+    assert [event async for event in api.stream("/quiet", params={}, silence=0.1)] == [{"type": "ADDED"}]
     with pytest.raises(ApiUnavailable):
-        _ = [event async for event in api.stream("/broken", params={})]
+        _ = [event async for event in api.stream("/broken", params={}, silence=0.1)]
     await api.close()
 
 

@@ -11,6 +11,7 @@ from perfpolicy.cluster.client import Answer, ApiClient
 from perfpolicy.cluster.resource import Resource
 from perfpolicy.cluster.watch import KindWatch
 from perfpolicy.errors import ApiRejected, ApiUnavailable
+from perfpolicy.settings import Settings
 
 SERVICES = Resource("", "v1", "Service", "services")
 
@@ -27,6 +28,7 @@ class FakeApi:
         self.scripts: list[list[Any]] = []
         self.lists: list[Mapping[str, str]] = []
         self.watches: list[Mapping[str, str]] = []
+        self.silences: list[float] = []
         self.refusals: list[Exception] = []
 
     async def request(self, method: str, path: str, *, params: Mapping[str, str], accept: str) -> Answer:
@@ -38,9 +40,10 @@ class FakeApi:
         return Answer(200, {"items": self.pages[page], "metadata": {"resourceVersion": "100", "continue": more}}, {})
 
     async def stream(
-        self, path: str, *, params: Mapping[str, str], accept: str, on_open: Callable[[], None]
+        self, path: str, *, params: Mapping[str, str], silence: float, accept: str, on_open: Callable[[], None]
     ) -> AsyncIterator[dict[str, Any]]:
         self.watches.append(params)
+        self.silences.append(silence)
         if self.scripts and self.scripts[0] and isinstance(self.scripts[0][0], ApiRejected):
             raise self.scripts.pop(0)[0]
         on_open()
@@ -131,6 +134,14 @@ async def test_a_broken_stream_is_resumed_without_a_list(bench: Bench) -> None:
     assert len(bench.api.lists) == 1
 
 
+async def test_a_watch_outlives_its_silence_by_seconds_only(bench: Bench) -> None:
+    bench.start(timeout=Settings().watch_timeout).set_served(True)
+    await bench.until(lambda: len(bench.api.watches) == 1)
+    asked = int(bench.api.watches[0]["timeoutSeconds"])
+    assert asked < bench.api.silences[0] <= asked + 5, "not before the API server has had the time to end it"
+    assert bench.api.silences[0] < 60, "noticed within a minute"
+
+
 async def test_an_error_within_a_watch_leads_to_a_new_list_because_it_may_come_of_the_version(bench: Bench) -> None:
     bench.api.scripts = [[{"type": "ERROR", "object": {"code": 500, "message": "unable to decode"}}]]
     found = bench.start()
@@ -154,9 +165,9 @@ async def test_a_watch_is_as_old_as_what_it_last_heard(bench: Bench, monkeypatch
     found.set_served(True)
     await bench.until(lambda: found.complete)
     started = asyncio.get_running_loop().time()
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: started + 11)
-    assert found.age == pytest.approx(11, abs=0.5)
-    assert found.stuck, "two renewals without a word, and no problem is known"
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: started + 21)
+    assert found.age == pytest.approx(21, abs=0.5)
+    assert found.stuck, "four renewals without a word, and no problem is known"
     more.set()
     await asyncio.sleep(0)
     await asyncio.sleep(0)

@@ -23,14 +23,20 @@ from perfpolicy.settings import Settings
 
 
 def test_kopf_writes_nothing_and_never_gives_up() -> None:
-    settings = kopf_settings()
+    settings = kopf_settings(45)
     assert settings.peering.standalone
     assert not settings.posting.enabled
     assert isinstance(settings.networking.error_backoffs, EndlessBackoff)
 
 
+def test_kopf_notices_a_silent_watch_within_a_minute() -> None:
+    watching = kopf_settings(Settings().watch_timeout).watching
+    assert watching.server_timeout is not None
+    assert watching.server_timeout < watching.inactivity_timeout < 60
+
+
 def test_kopf_copies_nothing_to_compare_it() -> None:
-    storage = kopf_settings().persistence.diffbase_storage
+    storage = kopf_settings(45).persistence.diffbase_storage
     body = kopf.Body({"metadata": {"annotations": {"kopf.zalando.org/last-handled-configuration": "{}"}}, "spec": {"a": 1}})
     assert storage.build(body=body, extra_fields=["status"]) == {}
     assert storage.fetch(body=body) is None

@@ -31,8 +31,6 @@ METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 _CONNECT_SECONDS = 10.0
-_SILENCE_SECONDS = 90.0
-"""The API server sends a bookmark about every minute: a watch silent for longer is a dead connection."""
 _REFUSAL_SECONDS = 90.0
 """How long a refusal is told: what is refused is tried again every minute."""
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
@@ -79,7 +77,6 @@ class ApiClient:
         self._streams: Any = client.ApiClient(configuration).rest_client
         configuration.connection_pool_maxsize = most
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECT_SECONDS)
-        self._watch_timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
 
     @classmethod
     async def connect(cls, settings: Settings, identity: str = "", may_write: Callable[[], bool] = lambda: True) -> "ApiClient":
@@ -149,17 +146,17 @@ class ApiClient:
             raise _unreadable(what, error) from error
 
     async def stream(
-        self, path: str, *, params: Mapping[str, str], accept: str = JSON, on_open: Callable[[], None] = lambda: None
+        self, path: str, *, params: Mapping[str, str], silence: float, accept: str = JSON, on_open: Callable[[], None] = lambda: None
     ) -> AsyncIterator[dict[str, Any]]:
-        """Lines of a watch until the server ends it, or has been silent for so long that it is better asked anew; `on_open` is called when
-        it has begun.
+        """Lines of a watch until the server ends it, or has been silent for `silence` seconds; `on_open` is called when it has begun.
 
         Raises as `request` does; a stream that breaks off midway raises ApiUnavailable.
         """
         what, target, opened = f"watch {path}", target_of("GET", path, watch=True), False
         sent = await self._headers(accept, None)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence)
         try:
-            answer = await self._streams.request("GET", self._url(path, params), headers=sent, _request_timeout=self._watch_timeout)
+            answer = await self._streams.request("GET", self._url(path, params), headers=sent, _request_timeout=timeout)
             response: aiohttp.ClientResponse = answer.response
             async with response:
                 content = await response.read() if response.status >= 400 else b""
@@ -172,7 +169,7 @@ class ApiClient:
                     yield json.loads(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if opened and isinstance(error, aiohttp.SocketTimeoutError):
-                # Quiet kinds get their first bookmark later than that: no problem unless the next request finds one.
+                # The server is slow to end it, or the connection is dead: no problem unless the next request finds one.
                 return
             if not opened:
                 self._heard_nothing(target)

@@ -17,7 +17,9 @@ from perfpolicy.cluster.resource import Resource
 from perfpolicy.errors import ApiRejected, ApiUnavailable
 
 _log = logging.getLogger(__name__)
-_STUCK = 2.0
+_GRACE = 5.0
+"""Seconds after the time at which the API server should have ended a watch: by then a silent one is a dead connection."""
+_STUCK = 4.0
 """A watch says that it works though it has heard nothing for so many of its renewals: what renews it is broken."""
 _BACKOFF_MIN, _BACKOFF_MAX, _STEADY = 0.5, 30.0, 10.0
 """Seconds: first and longest pause between two attempts; how long a watch must live to count as working."""
@@ -48,7 +50,7 @@ class KindWatch:
         selector: str = "",
         whole: bool = False,
         namespaces: tuple[str, ...] = (),
-        timeout: int = 300,
+        timeout: int = 45,
         relist: float = 600.0,
     ) -> None:
         """`selector`: server-side label selector; `whole`: full objects, not metadata; `timeout`: seconds until a watch is renewed;
@@ -178,7 +180,7 @@ class KindWatch:
 
     async def _watch(self, namespace: str | None, version: str) -> str:
         """Follow one watch to its end; returns the version to go on from, or an empty text when only a new list helps."""
-        seconds = int(self._timeout * random.uniform(0.8, 1.2))  # noqa: S311 - so that watches are not all renewed at once
+        seconds = int(self._timeout * random.uniform(0.8, 1.0))  # noqa: S311 - so that watches are not all renewed at once
         params = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -187,7 +189,7 @@ class KindWatch:
             "resourceVersion": version,
         }
         path, works = self.resource.path(namespace), partial(self._works, namespace)
-        async for event in self._api.stream(path, params=params, accept=self._accept, on_open=works):
+        async for event in self._api.stream(path, params=params, silence=seconds + _GRACE, accept=self._accept, on_open=works):
             self._hear(namespace)
             kind, obj = event.get("type"), event.get("object", {})
             if kind == "ERROR":

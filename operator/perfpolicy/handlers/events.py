@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 _PAUSE_MIN, _PAUSE_MAX = 1.0, 30.0
 _STEADY = 60.0
 """Seconds kopf must have run for its next end to be the first of a series again."""
+_GRACE = 5.0
+"""Seconds after the time at which the API server should have ended a watch: by then a silent one is a dead connection."""
 _LOOK_SECONDS = 0.2
 """Between two looks at which of our kinds are served."""
 
@@ -62,7 +64,7 @@ class NoComparison(kopf.DiffBaseStorage):
         """Nothing."""
 
 
-def kopf_settings() -> kopf.OperatorSettings:
+def kopf_settings(watch_timeout: int) -> kopf.OperatorSettings:
     """kopf without what is not used: no peering, no events or comparisons of its own, no limit on retries."""
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
@@ -72,7 +74,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.networking.error_backoffs = EndlessBackoff()
     settings.networking.request_timeout = 60.0
     settings.process.ultimate_exiting_timeout = None
-    settings.watching.server_timeout = 300
+    settings.watching.server_timeout = watch_timeout
+    settings.watching.inactivity_timeout = watch_timeout + _GRACE
     settings.watching.connect_timeout = 10.0
     settings.watching.chunk_size = 500
     return settings
@@ -159,7 +162,7 @@ class KopfThread:
         try:
             await kopf.operator(
                 registry=registry(self._runtime, self._loop),
-                settings=kopf_settings(),
+                settings=kopf_settings(self._runtime.settings.watch_timeout),
                 identity=identity,
                 standalone=True,
                 clusterwide=not namespaces,
