@@ -6,6 +6,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from perfpolicy.policy import model
 from perfpolicy.render import Manifest
 from tests.builders import a_policy, a_port, a_probe, a_service, a_workload, an_owned_deployment, observability, traffic
@@ -46,6 +48,27 @@ def test_the_selector_is_stable_and_the_pods_carry_it() -> None:
     assert spec["selector"] == {"matchLabels": {"app": "operation-service"}}
     assert spec["replicas"] == 5
     assert spec["template"]["metadata"]["labels"] == {"app": "operation-service", "sidecar.istio.io/inject": "true"}
+
+
+@pytest.mark.parametrize(
+    ("image", "pulled"),
+    [
+        ("nginx", "Always"),
+        ("registry:5000/nginx", "Always"),
+        ("registry:5000/nginx:latest", "Always"),
+        ("nginx:latest@sha256:abc", "Always"),
+        ("nginx:1.27", "IfNotPresent"),
+        ("registry:5000/nginx:1.27", "IfNotPresent"),
+        ("nginx@sha256:abc", "IfNotPresent"),
+    ],
+)
+def test_the_pull_policy_follows_the_image_as_the_api_servers_default_does_at_first(image: str, pulled: str) -> None:
+    assert container(policy(owned={"image": image}))["imagePullPolicy"] == pulled
+
+
+def test_the_authors_pull_policy_stays() -> None:
+    written = {"template": {"spec": {"containers": [{"name": a_workload().container, "imagePullPolicy": "Never"}]}}}
+    assert container(policy(owned=written))["imagePullPolicy"] == "Never"
 
 
 def test_no_injection_outside_the_mesh() -> None:

@@ -25,15 +25,17 @@ def build(policy: Policy) -> tuple[Child, ...]:
     if owned is None:
         return ()
     beneath = without_nulls(owned.template)
+    container = _container(beneath, policy.workload.container)
     values = {
         "workload": policy.workload,
         "owned": owned,
+        "pull_policy": container.get("imagePullPolicy", "Always" if _is_latest(owned.image) else "IfNotPresent"),
         "env": list(owned.env.items()),  # in the author's order: $(NAME) reads only what stands before it
         "ports": [port for n, port in enumerate(owned.container_ports) if port.target not in targets(owned.container_ports[:n])],
         "labels": _labels(policy, beneath),
         "annotations": _annotations(policy),
         "pod_security": {**_POD_SECURITY, **_spec(beneath).get("securityContext", {})},
-        "container_security": {**_CONTAINER_SECURITY, **_container(beneath, policy.workload.container).get("securityContext", {})},
+        "container_security": {**_CONTAINER_SECURITY, **container.get("securityContext", {})},
     }
     return (Child(policy.workload.name, values, beneath={"spec": {"template": beneath}}),)
 
@@ -60,6 +62,13 @@ def _annotations(policy: Policy) -> dict[str, str] | None:
     if scrape is not None and port is not None:
         found |= {"prometheus.io/scrape": "true", "prometheus.io/port": str(port), "prometheus.io/path": scrape.path}
     return found or None
+
+
+def _is_latest(image: str) -> bool:
+    """Whether the image may be another one tomorrow under the same name: neither tag nor digest, or the tag `latest`."""
+    name, _, digest = image.rpartition("/")[2].partition("@")
+    tag = name.partition(":")[2]
+    return tag == "latest" or not (tag or digest)
 
 
 def _spec(template: Mapping[str, Any]) -> Mapping[str, Any]:
