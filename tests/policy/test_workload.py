@@ -82,6 +82,28 @@ def test_resources_and_probes_are_numbers_in_the_model() -> None:
     assert workload.owned.liveness is None
 
 
+@pytest.mark.parametrize(
+    ("requests", "limits", "wrong"),
+    [
+        ({"cpu": "300m", "memory": "64Mi"}, {"cpu": "0.2", "memory": "64Mi"}, ["cpu"]),
+        ({"cpu": "7", "memory": "1Gi"}, {"cpu": "200m", "memory": "512Mi"}, ["cpu", "memory"]),
+        ({"cpu": "2"}, {"cpu": "2000m"}, []),
+        ({"cpu": "7"}, {"memory": "1Mi"}, []),
+    ],
+)
+def test_no_more_is_requested_than_the_limit(requests: dict[str, str], limits: dict[str, str], wrong: list[str]) -> None:
+    found = problems({"workload.deployment": {**DEPLOYMENT, "resources": {"requests": requests, "limits": limits}}})
+    assert [problem.path for problem in found] == [f"spec.workload.deployment.resources.requests.{name}" for name in wrong]
+
+
+def test_a_request_is_held_against_the_limit_of_the_template_too() -> None:
+    template = {"spec": {"containers": [{"name": "main", "resources": {"limits": {"memory": "1Mi"}}}]}}
+    deployment = {**DEPLOYMENT, "resources": {"requests": {"memory": "2Mi"}}, "template": template}
+    assert [problem.path for problem in problems({"workload.deployment": deployment})] == [
+        "spec.workload.deployment.resources.requests.memory"
+    ]
+
+
 def test_the_container_keeps_the_name_its_template_gives_it() -> None:
     template = {"spec": {"containers": [{"name": "main", "imagePullPolicy": "Never"}]}}
     assert resolved({"workload.deployment.template": template}).workload.container == "main"

@@ -102,9 +102,18 @@ def _created(context: Resolution, spec: wire.Deployment) -> tuple[model.Workload
         ),
         pod_labels={**pod_labels(context), "app": name},
     )
+    _check_requests(context, workload)
     service = _created_service(context, ports, default_port=80)
     _check_metrics_port(context, service.ports, [port.name for port in ports if port.number == metrics_port])
     return workload, service
+
+
+def _check_requests(context: Resolution, workload: model.Workload) -> None:
+    for name in ("cpu", "memory"):
+        wanted, most = getattr(workload.requests, name), getattr(workload.limits, name)
+        if wanted is not None and most is not None and wanted > most:
+            path = f"spec.workload.deployment.resources.requests.{name}"
+            context.report(path, f"exceeds the container's limit of {name}: ask for less, or raise limits.{name}")
 
 
 def _referred(context: Resolution, ref: wire.TargetRef) -> model.Workload | None:
