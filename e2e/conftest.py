@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The lab for tests that need no running pods."""
     parser.addoption("--lab", default="fake", help="name of the lab (or of a cluster of yours) that is up, for these tests")
+    parser.addoption("--trust", action="store_true", help="play every fault and change every leaf, not a sample of them: make trust")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -111,6 +112,12 @@ def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, request
         yield process
     if request.session.testsfailed > before:
         print(f"--- operator log\n{log.read_text()[-20000:]}")
+
+
+@pytest.fixture
+def trust(request: pytest.FixtureRequest) -> bool:
+    """Everything is to be tried, not a sample."""
+    return bool(request.config.getoption("--trust"))
 
 
 @pytest.fixture
