@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: help demo test unit e2e check verify generate lint types lab lab-down lock bench mutate
+.PHONY: help demo test unit e2e check verify generate lint types lab lab-down lock bench mutate trust
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -61,6 +61,10 @@ bench: $(READY) ## measurements as ratios, on the fake-node lab and on a Prometh
 
 mutate: $(READY) ## show on the lab that every kind of child matters: each removed once, its proofs must fail
 	@$(BIN)/python -m e2e.mutate
+
+trust: $(READY) ## faults at every write and event, every change of every leaf, on the fake-node lab; make test plays a sample
+	@$(BIN)/python -m lab up --node fake
+	@$(BIN)/python -m pytest -p no:randomly -s --trust e2e/test_faults.py e2e/test_misoperations.py
 
 lock: $(READY) ## renew requirements/ from pyproject.toml
 	@$(BIN)/pip install --quiet uv
