@@ -28,7 +28,18 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")) | s
 
 
 _EDGES = ["", "a", "a.b", "a[", "a(b", "(", ".", "-", ".*", "a|", r"\\", r"\"", r"\n", r"a\"", '"', "A", "é"]
-SHAPES = ["x{{a=~{}}}", "{{a=~{}}}", "{{a={}}}", 'x{{a={},b="y"}}', "x{{a={}", "{}x"]
+SHAPES = [
+    'x{{a=~"{}"}}',
+    '{{a=~"{}"}}',
+    '{{a="{}"}}',
+    'x{{a="{}",b="y"}}',
+    'x{{a="{}"',
+    '"{}"x',
+    'x{{a=~"{}-[b]{{1,2}}"}}',
+    'x{{a=~"{}-[b"}}',
+    "vector({})",
+    "({})",
+]
 
 
 @given(TEXT)
@@ -65,9 +76,12 @@ def test_a_rule_that_does_not_parse_is_our_defect() -> None:
 @given(st.sampled_from(SHAPES), st.lists(st.one_of(st.sampled_from(_EDGES), TEXT), max_size=8))
 @example(SHAPES[0], ["a", *_EDGES])
 @example(SHAPES[1], ["a", *_EDGES])
+@example(SHAPES[6], ["a", *_EDGES])
+@example(SHAPES[7], ["a", *_EDGES])
+@example(SHAPES[8], ["1", "", "1.", ".", "01", "1e", *_EDGES])
 def test_what_was_parsed_before_changes_no_answer(shape: str, contents: list[str]) -> None:
     for content in contents:
-        text, parses = shape.format(f'"{content}"'), True
+        text, parses = shape.format(content), True
         try:
             promql_parser.parse(text)
         except ValueError:
@@ -82,7 +96,7 @@ def test_an_expression_of_another_policy_is_not_parsed_again(monkeypatch: pytest
     monkeypatch.setattr(promql_parser, "parse", parsed.append)
     second = rule_groups(a.a_full_policy(name="second", uid="2-b"))
     assert len(first[0].rules) == len(second[0].rules) > 10
-    assert len(parsed) == 9, "the revision, and the rules that name pods, which are a pattern"
+    assert parsed == []
 
 
 def test_what_is_known_to_parse_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

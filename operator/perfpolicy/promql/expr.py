@@ -166,11 +166,11 @@ def binary(left: Expr, operator: str, right: Expr, matching: str = "") -> Expr:
 def check(expression: Expr, where: str) -> None:
     """Parse an expression before it leaves: one bad group makes Prometheus refuse the whole reload, for every tenant.
 
-    Raises RenderError naming `where`. Most expressions differ from another policy's in plain words between quotes only, and are not parsed
-    again (it was a third of a policy's CPU): no such word is empty, escapes anything or means anything in a pattern.
+    Raises RenderError naming `where`. Most expressions differ from another policy's in plain words within quotes and in its number only, and
+    are not parsed again (it was a third of a policy's CPU): no such word is empty, escapes anything or means anything in a pattern.
     """
     text = str(expression)
-    shape = _WORD.sub('"_"', text)
+    shape = _WORD.sub("_", text)
     if shape in _parsed:
         return
     try:
@@ -182,10 +182,11 @@ def check(expression: Expr, where: str) -> None:
     _parsed.add(shape)
 
 
-_WORD: Final = re.compile('"[a-z0-9.-]+"')
+_WORD: Final = re.compile(r'(?<=")[a-z0-9.-]+(?="|-\[)|(?<=vector\()[0-9]+(?=\))')
+"""A plain word that is all of a string, or all of one up to a set of characters (a name in a pattern of pods' names); a whole number."""
 _REMEMBERED: Final = 4096
 _parsed: set[str] = set()
-"""Expressions that parse, without the plain words."""
+"""Expressions that parse, without the plain words and numbers."""
 
 
 def _operand(value: "Expr | Decimal | int") -> Expr:
