@@ -54,10 +54,14 @@ class OperatorProcess:
         self.stop()
 
     def start(self) -> None:
-        """Start it and wait until it is ready."""
+        """Start it and wait until it is ready; what does not get ready is ended."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen([sys.executable, *self._program], env=self._environment, stdout=log, stderr=log)
-        eventually(self._is_ready, seconds=60)
+        try:
+            eventually(self._is_ready, seconds=60)
+        except BaseException:
+            self.kill()
+            raise
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal and do not wait for what follows."""

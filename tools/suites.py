@@ -68,7 +68,7 @@ E2E = (
     Suite("e2e-fake", _pytest("e2e", "-m", "fake"), needs=("lab-fake",), after=("unit", "image")),
     Suite("e2e-real", _pytest("e2e", "-m", "not fake", f"--ignore={LIVE}", f"--ignore={INSTALL}"), needs=("lab",), after=("unit", "image")),
     Suite("e2e-live", _pytest(LIVE), needs=("lab",), after=("e2e-real",)),
-    Suite("demo", _python("-m", "demo", "--keep-lab"), needs=("lab",), after=("e2e-fake", "e2e-live")),
+    Suite("demo", _python("-m", "demo", "--keep-lab"), needs=("lab",), after=("e2e-fake", "e2e-real")),
     # Takes the CRDs away and brings them back: nothing else of ours may run on the real lab meanwhile.
     Suite("install", _pytest(INSTALL), needs=("lab", "image"), after=("e2e-fake", "e2e-live", "demo")),
 )
