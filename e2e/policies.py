@@ -13,12 +13,16 @@ CHILDREN = {
     "service": "{name}",
     "destinationrule": "{name}",
     "virtualservice": "{name}",
+    "telemetry": "{name}",
     "deployment": "{name}",
     "horizontalpodautoscaler": "{name}",
     "prometheusrule": "{name}",
 }
 """kubectl's word for each kind of child of `a_policy`, and its name."""
-SCRAPED: dict[str, Any] = {"service": {"port": 80, "metricsPort": 9090}, "observability": {"scrape": {"podMonitor": "Enabled"}}}
+SCRAPED: dict[str, Any] = {
+    "service": {"port": 80, "metricsPort": 9090},
+    "observability": {"scrape": {"podMonitor": "Enabled"}, "accessLogs": {}},
+}
 """Changes of `a_policy`'s spec by which it also has a PodMonitor, of its own name."""
 
 
@@ -63,6 +67,7 @@ def a_policy(name: str, namespace: str, *, replicas: int = 1, **spec: Any) -> di
             "network": {"ingress": [{"fromPods": {"app": "client"}, "ports": [{"port": 8080}]}]},
             "scaling": {"minReplicas": 1, "maxReplicas": 5, "target": {"cpu": "70%"}},
             "disruptionBudget": {"maxUnavailable": "1"},
+            "observability": {"accessLogs": {}},
             **spec,
         },
     }

@@ -17,7 +17,7 @@ from typing import Any
 from e2e.cluster import Cluster
 from e2e.waiting import eventually
 from e2e.world import Faults, World
-from lab import mesh, prometheus, workloads
+from lab import mesh, prometheus, tracing, workloads
 from lab.errors import CommandError
 from lab.load import NAMESPACE as CALLERS
 from perfpolicy.promql import names, proxies
@@ -205,6 +205,20 @@ def requests_over_the_limit_are_refused(world: World) -> None:
     assert {answer.status for answer in world.ask("web", "/api/who", times=6, x_client=client)} == {200}
 
 
+def the_sidecars_report_spans(world: World) -> None:
+    """Of every request a trace, which the application is told of and the receiver gets; at once after five spans."""
+    answers = world.ask("web", "/api/who", times=10)
+    arrived = [json.loads(answer.body)["headers"] for answer in answers]
+    assert {headers.get("x-b3-sampled") for headers in arrived} == {"1"}, arrived
+    traces = [headers["x-b3-traceid"] for headers in arrived]
+
+    def reported() -> None:
+        (span,) = tracing.spans(world.lab, traces[0])
+        assert (span["kind"], span["localEndpoint"]["serviceName"]) == ("SERVER", f"web.{world.namespace}"), span
+
+    eventually(reported, seconds=15)
+
+
 def an_eviction_beyond_the_budget_is_refused(world: World) -> None:
     """Both pods are to stay. A dry run: the API server judges it as it would the eviction itself."""
     for pod in world.pods("web"):
@@ -303,6 +317,7 @@ PROOFS: dict[str, tuple[Proof, ...]] = {
         weights_are_kept,
         the_granted_host_is_served_by_the_gateway,
     ),
+    "Telemetry": (the_sidecars_report_spans,),
     "HorizontalPodAutoscaler": (the_autoscaler_keeps_its_bounds,),
     "Deployment": (the_pods_of_the_deployment_answer, an_unready_pod_gets_no_requests, the_sidecars_count_who_fails_to_authenticate),
     "PodMonitor": (the_pod_monitor_is_followed,),

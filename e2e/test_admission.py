@@ -20,6 +20,7 @@ from perfpolicy.policy.facts import Facts
 from perfpolicy.policy.resolve import resolve
 from perfpolicy.render.manifest import ChildKind
 from perfpolicy.render.registry import KINDS, render
+from tools import access
 
 RELEASE = "perfpolicy-admission"
 DEFAULT, PRIVATE = "e2e-default", "e2e-private"
@@ -42,11 +43,10 @@ def admission(cluster: Cluster) -> Iterator[Cluster]:
     values = {"classes": {"production": {"default": False}, DEFAULT: {"default": True, "spec": {}}, PRIVATE: {"spec": {}}}}
     with applied(cluster, rendered(cluster.lab, RELEASE, "admission.yaml", values)):
         cluster.apply(*role("nobody", "default", POLICIES))
-        refused: dict[str, dict[str, Any]] = {
-            "may not use PerformanceClass": {"className": PRIVATE},
-            "may not create poddisruptionbudgets": {"disruptionBudget": BUDGET["budget"]},
-            "may not create horizontalpodautoscalers": {"scaling": SCALING["scaling"]},
-        }
+        refused: dict[str, dict[str, Any]] = {"may not use PerformanceClass": {"className": PRIVATE}}
+        for part in access.admission():
+            kind = next(variable["name"] for variable in part["variables"] if variable["name"] in ASKED_BY_ONE_BLOCK)
+            refused[f"may not create {kind}"] = ASKED_BY_ONE_BLOCK[kind]
         for why, asked in refused.items():
             probe = bare("probe", "default", **asked)
             eventually(lambda why=why, probe=probe: why in refusal(cluster, "nobody", probe))  # type: ignore[misc]
@@ -97,7 +97,7 @@ def targeting(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
 def bare(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
     """One that asks for nothing else but to be measured."""
     made = targeting(name, namespace, **spec)
-    for block in {"traffic", "security", "network", "scaling", "disruptionBudget"} - spec.keys():
+    for block in {"traffic", "security", "network", "scaling", "disruptionBudget", "observability"} - spec.keys():
         del made["spec"][block]
     return made
 
@@ -190,6 +190,18 @@ SCALING: dict[str, dict[str, Any]] = {
     "no-scaling": {"mode": "Disabled"},
 }
 BUDGET: dict[str, dict[str, Any]] = {"budget": {"maxUnavailable": "1"}, "no-budget": {"mode": "Disabled"}}
+OBSERVABILITY: dict[str, dict[str, Any]] = {
+    "tracing": {"tracing": {}},
+    "access-logs": {"accessLogs": {}},
+    "told-nothing": {"tracing": {"mode": "Disabled"}, "accessLogs": {"mode": "Disabled"}},
+    "alerts": {"alerts": {"mode": "Disabled"}},
+}
+ASKED_BY_ONE_BLOCK: dict[str, dict[str, Any]] = {
+    "poddisruptionbudgets": {"disruptionBudget": BUDGET["budget"]},
+    "horizontalpodautoscalers": {"scaling": SCALING["scaling"]},
+    "envoyfilters": {"traffic": TRAFFIC["compression"]},
+}
+"""Kinds that a block of the spec asks for and no other block does: one at least in each of the chart's admission policies."""
 
 
 def specs(namespace: str) -> Iterator[dict[str, Any]]:
@@ -207,6 +219,7 @@ def specs(namespace: str) -> Iterator[dict[str, Any]]:
     yield from (few(name, network=network) for name, network in NETWORK.items())
     yield from (few(name, scaling=scaling) for name, scaling in SCALING.items())
     yield from (few(name, disruptionBudget=budget) for name, budget in BUDGET.items())
+    yield from (few(name, observability=observability) for name, observability in OBSERVABILITY.items())
     scraped, closed = {"scrape": {"podMonitor": "Enabled"}}, {"mtls": "Strict", "defaultDeny": "Enabled"}
     monitored = few("pod-monitor", observability=scraped, security=closed)
     monitored["spec"]["service"] = {"metricsPort": 9090}

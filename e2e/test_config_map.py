@@ -89,15 +89,17 @@ def test_it_gives_way_to_the_prometheus_rule(cluster: Cluster, mesh_namespace: s
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_pod_monitor_is_an_extra_that_comes_with_its_definition(cluster: Cluster, mesh_namespace: str) -> None:
-    with without(cluster, "podmonitors.monitoring.coreos.com"):
+def test_a_pod_monitor_and_a_telemetry_are_extras_that_come_with_their_definitions(cluster: Cluster, mesh_namespace: str) -> None:
+    with without(cluster, "podmonitors.monitoring.coreos.com"), without(cluster, "telemetries.telemetry.istio.io"):
         cluster.apply(a_policy("web", mesh_namespace, **SCRAPED))
         eventually(lambda: cluster.condition("web", mesh_namespace, "Programmed") == ("True", "PartiallyProgrammed"))
         policy = cluster.get("pp", "web", mesh_namespace) or {}
         (message,) = (each["message"] for each in policy["status"]["conditions"] if each["type"] == "Programmed")
         assert "PodMonitor" in message
+        assert "Telemetry" in message
     eventually(lambda: cluster.condition("web", mesh_namespace, "Programmed") == ("True", "Programmed"))
     assert cluster.get("podmonitor", "web", mesh_namespace) is not None
+    assert cluster.get("telemetry", "web", mesh_namespace) is not None
 
 
 def prometheus_rule_definition() -> Path:

@@ -24,6 +24,7 @@ DRIFT: dict[str, Any] = {
     "service": {"spec": {"ports": [{"name": "http", "port": 80, "targetPort": 1234}]}},
     "destinationrule": {"spec": {"trafficPolicy": {"outlierDetection": {"consecutive5xxErrors": 99}}}},
     "virtualservice": {"spec": {"http": [{"route": [{"destination": {"host": "elsewhere"}}]}]}},
+    "telemetry": {"spec": {"accessLogging": [{"disabled": True}]}},
     "deployment": {"spec": {"template": {"spec": {"containers": [{"name": "web", "image": "localhost/evil:1"}]}}}},
     "poddisruptionbudget": {"spec": {"maxUnavailable": 3}},
     "horizontalpodautoscaler": {"spec": {"maxReplicas": 9}},

@@ -87,6 +87,14 @@ def a_tcp_service(namespace: str) -> model.Policy:
     )
 
 
+def told_nothing(namespace: str) -> model.Policy:
+    """Traces and access logs turned off; what they say when they are on is in the full policy."""
+    return a.a_policy(
+        namespace=namespace,
+        observability=a.observability(tracing=model.Tracing(None), access_logs=model.AccessLogs("envoy", enabled=False)),
+    )
+
+
 def everything_open(namespace: str) -> model.Policy:
     """The empty forms that mean "everything"."""
     peers = (
@@ -113,6 +121,7 @@ VARIANTS: dict[str, Callable[[str], model.Policy]] = {
     "hash-source": hashing(hash_source_ip=True),
     "tcp": a_tcp_service,
     "open": everything_open,
+    "told nothing": told_nothing,
 }
 
 

@@ -16,7 +16,7 @@ from e2e.cluster import Cluster
 from e2e.operator_process import PROGRAM, OperatorProcess, free_port
 from e2e.policies import API_VERSION
 from e2e.waiting import eventually
-from lab import backend_control, load, mesh, prometheus, workloads
+from lab import backend_control, load, mesh, prometheus, tracing, workloads
 from lab.lab import Lab
 
 INGRESS_PRINCIPAL = f"cluster.local/ns/{mesh.SYSTEM}/sa/{mesh.INGRESS}"
@@ -97,7 +97,11 @@ def web_policy(namespace: str, class_name: str, host: str) -> dict[str, Any]:
         },
         scaling={"minReplicas": 2, "maxReplicas": 2, "target": {"cpu": "70%"}},
         disruptionBudget={"minAvailable": "2"},
-        observability={"scrape": {"path": "/metrics", "podMonitor": "Enabled"}, "dashboard": "Enabled"},
+        observability={
+            "scrape": {"path": "/metrics", "podMonitor": "Enabled"},
+            "dashboard": "Enabled",
+            "tracing": {"sampling": "100%", "provider": tracing.PROVIDER},
+        },
     )
 
 
@@ -230,6 +234,7 @@ class World:
             "hosts": [f"*.{self.namespace}.e2e.test"],
             "workloadCreation": "Allowed",
             "envoyFilters": "Allowed",
+            "tracingProviders": [tracing.PROVIDER],
         }
         metrics = {"address": prometheus.url(self.lab), "scrapeInterval": "5s", "ruleInterval": "5s"}
         labels = {"dashboards": {"grafana_dashboard": "1"}, "monitors": {"prometheus": "lab"}}

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from lab import mesh_images, prometheus
+from lab import mesh_images, prometheus, tracing
 from lab.accesslog import FORMAT
 from lab.components import binary, module_dir
 from lab.errors import CommandError
@@ -34,6 +34,7 @@ def steps(lab: Lab) -> list[Step]:
     return [
         *prometheus.steps(lab),
         Step("mesh images", lambda: mesh_images.import_all(lab)),
+        *tracing.steps(lab),
         Step("Gateway API definitions", lambda: _gateway_api(lab)),
         Step("istiod", lambda: _istiod(lab)),
         Step("ingress gateway", lambda: _ingress(lab)),
@@ -80,6 +81,7 @@ def istiod_values() -> dict[str, Any]:
             "accessLogEncoding": "JSON",
             "accessLogFormat": json.dumps(dict(FORMAT)),
             "defaultProviders": {"metrics": []},
+            "extensionProviders": [tracing.provider()],
         },
     }
 

@@ -297,7 +297,12 @@ def a_full_policy(*, name: str = "operation-service", namespace: str = "ce-hub",
             deny=(access_rule(paths=("/admin/*",)),),
             default_deny=True,
         ),
-        observability=observability(scrape=model.Scrape("/metrics", timedelta(seconds=15), True), dashboard=True),
+        observability=observability(
+            scrape=model.Scrape("/metrics", timedelta(seconds=15), True),
+            dashboard=True,
+            tracing=model.Tracing(Decimal("0.1"), "zipkin"),
+            access_logs=model.AccessLogs("envoy", failed_only=True),
+        ),
         network=network(
             ingress=(
                 model.NetworkRule(

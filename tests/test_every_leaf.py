@@ -178,6 +178,8 @@ SETTINGS: Final[Mapping[str, Any]] = {
         "alerts": {"labels": {"team": "shop"}, "runbook": "https://runbooks.example.com/shop", "disabled": ["ErrorBudgetBurn"]},
         "scrape": {"path": "/stats", "podMonitor": "Enabled", "interval": "25s"},
         "dashboard": "Enabled",
+        "tracing": {"sampling": "20%", "provider": "zipkin"},
+        "accessLogs": {"requests": "Failed", "provider": "otel"},
     },
 }
 POLICY_SCHEMA: Final = policy_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
@@ -203,6 +205,7 @@ CLASS: Final[Mapping[str, Any]] = {
         "maxConcurrency": 20,
         "maxReplicas": 6,
         "maxFault": "10%",
+        "maxSampling": "20%",
     },
     "grants": [
         {
@@ -215,6 +218,8 @@ CLASS: Final[Mapping[str, Any]] = {
             "envoyFilters": "Allowed",
             "customMetrics": "Allowed",
             "serviceAccounts": ["runner", "other"],
+            "tracingProviders": ["zipkin", "alpha", "beta"],
+            "accessLogProviders": ["otel", "alpha", "beta"],
         }
     ],
     "metrics": {

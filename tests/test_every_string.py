@@ -78,7 +78,7 @@ _CLASS: Final = {
     **UNLIMITED,
     "allowedNamespaces": {"names": ["shops"], **_SELECTED},
     "grants": [{**CLASS["grants"][0], "namespaces": {"names": ["shops"], **_SELECTED}}],
-    "limits": {"maxTimeout": "20s", "maxRequestRate": {"requests": 10, "per": "2m"}, "maxFault": "10%"},
+    "limits": {"maxTimeout": "20s", "maxRequestRate": {"requests": 10, "per": "2m"}, "maxFault": "10%", "maxSampling": "20%"},
 }
 IN_CLASS: Final = first_of_each(CLASS_SCHEMA, (_CLASS,))
 PLACES: Final = {**IN_POLICY, **{f"class: {leaf}": found for leaf, found in IN_CLASS.items()}}

@@ -3,7 +3,7 @@
 //
 // Three ports, so that mTLS and authorization on the application's port can be shown without losing scraping or control:
 // the application (PORT, 8080), the faults (CONTROL_PORT, 8081) and the metrics (METRICS_PORT, 9090). With GRPC_PORT it also
-// answers gRPC's health service there.
+// answers gRPC's health service there, and with ZIPKIN_PORT it takes the spans proxies report.
 package main
 
 import (
@@ -56,6 +56,9 @@ func main() {
 	}
 	if port := os.Getenv("GRPC_PORT"); port != "" {
 		servers = append(servers, newGRPCServer(":"+port, app))
+	}
+	if port := os.Getenv("ZIPKIN_PORT"); port != "" {
+		servers = append(servers, &http.Server{Addr: ":" + port, Handler: (&traces{}).routes(), ReadHeaderTimeout: readHeaderTimeout})
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()

@@ -93,7 +93,7 @@ class Reason(StrEnum):
     HOST_CLAIMED = "HostClaimed"
     """Somebody else's VirtualService or DestinationRule already covers the host."""
     PODS_CLAIMED = "PodsClaimed"
-    """Somebody else's PeerAuthentication or PodDisruptionBudget already selects some of the same pods."""
+    """Somebody else's PeerAuthentication, Telemetry or PodDisruptionBudget already selects some of the same pods."""
     SCALE_TARGET_CLAIMED = "ScaleTargetClaimed"
     """Somebody else's HorizontalPodAutoscaler or ScaledObject already scales the workload."""
     AVAILABLE = "Available"

@@ -56,6 +56,8 @@ _CONTENTS: Mapping[str, Mapping[str, Any]] = {
     "disruptionBudget": {"minAvailable": "50%"},
     "observability.alerts": {"disabled": []},
     "observability.scrape": {"path": "/m"},
+    "observability.tracing": {"sampling": "1%"},
+    "observability.accessLogs": {"requests": "All"},
 }
 
 _ADDRESS = {"type": "RemoteAddress"}

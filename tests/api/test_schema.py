@@ -186,6 +186,7 @@ SWITCHED = (
     "thresholds.errorRate", "thresholds.throughput", "thresholds.resources", "traffic.retries", "traffic.loadBalancer",
     "traffic.rateLimit.local", "traffic.rateLimit.global",
     "traffic.connectionPool", "traffic.circuitBreaker", "network", "disruptionBudget", "observability.alerts", "observability.scrape",
+    "observability.tracing", "observability.accessLogs",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from perfpolicy.reconcile.foreign import (
     DISRUPTION_BUDGET,
     PEER_AUTHENTICATION,
     SCALED_OBJECT,
+    TELEMETRY,
     VIRTUAL_SERVICE,
     ForeignClaims,
     full_name,
@@ -70,6 +71,7 @@ def test_a_host_is_claimed_by_who_routes_it_where_we_can_see_it(
     assert reasons(claims) == ([(kind, Reason.HOST_CLAIMED)] if withheld else [])
 
 
+@pytest.mark.parametrize("kind", [PEER_AUTHENTICATION, TELEMETRY])
 @pytest.mark.parametrize(
     ("namespace", "selector", "withheld"),
     [
@@ -79,11 +81,11 @@ def test_a_host_is_claimed_by_who_routes_it_where_we_can_see_it(
         ("elsewhere", {"matchLabels": {"app": "web"}}, False),
     ],
 )
-def test_pods_are_claimed_by_a_peer_authentication_that_selects_them(
-    claims: ForeignClaims, namespace: str, selector: dict[str, Any], withheld: bool
+def test_pods_are_claimed_by_a_mesh_object_that_selects_them(
+    claims: ForeignClaims, kind: GroupKind, namespace: str, selector: dict[str, Any], withheld: bool
 ) -> None:
-    claims.put(PEER_AUTHENTICATION, obj("theirs", namespace, selector=selector))
-    assert reasons(claims) == ([(PEER_AUTHENTICATION, Reason.PODS_CLAIMED)] if withheld else [])
+    claims.put(kind, obj("theirs", namespace, selector=selector))
+    assert reasons(claims) == ([(kind, Reason.PODS_CLAIMED)] if withheld else [])
 
 
 DEPLOYMENT = GroupKind("apps", "Deployment")

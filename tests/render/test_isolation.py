@@ -88,6 +88,9 @@ def policies(draw: st.DrawFn) -> model.Policy:
             ),
         ),
         security=security(mtls=model.Mtls.STRICT, allow=(rule,), deny=(rule,)),
+        observability=replace(
+            base.observability, tracing=model.Tracing(Decimal("0.1"), draw(TEXT)), access_logs=model.AccessLogs(draw(TEXT))
+        ),
         network=model.Network((model.NetworkRule((model.NetworkPeer(draw(LABELS), draw(LABELS), None),), ()),), (), draw(TEXT), draw(TEXT)),
     )
 
@@ -117,13 +120,15 @@ def given_strings(policy: model.Policy) -> Iterator[str]:
     for counted in policy.traffic.proxy.global_limits.limits if policy.traffic.proxy.global_limits else ():
         yield from (counted.clients[0] or "", *([counted.name] if counted.name else []))
     yield from (limit.path.value if limit.path else "", limit.clients[0] or "", *([limit.name] if limit.name else []))
+    observed = policy.observability
+    yield from filter(None, (one.provider for one in (observed.tracing, observed.access_logs) if one is not None))
     yield from (policy.workload.owned.image, *policy.workload.owned.env.values(), policy.workload.container, *policy.workload.selector)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(policy=policies())
 def test_no_string_moves_a_child_or_loses_a_character(policy: model.Policy) -> None:
-    calm = render(a_full_policy(traffic=policy.traffic, security=policy.security))
+    calm = render(a_full_policy(traffic=policy.traffic, security=policy.security, observability=policy.observability))
     manifests = render(policy).manifests
     assert [(m["apiVersion"], m["kind"], m["metadata"]["name"]) for m in manifests] == [
         (m["apiVersion"], m["kind"], m["metadata"]["name"]) for m in calm.manifests

@@ -1,10 +1,10 @@
-"""Wire format of what the policy writes for the people and tools that watch: alert rules and scraping."""
+"""Wire format of what the policy writes for the people and tools that watch: alert rules, scraping, traces and access logs."""
 
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from perfpolicy.api.base import Block, PlainText, PositiveSeconds, PromLabelName, Rule, SetOf, UrlPath, Wire
+from perfpolicy.api.base import Block, Percent, PlainText, PositiveSeconds, PromLabelName, Rule, SetOf, UrlPath, Wire
 
 # vocabulary.AlertName, as a type checker and pydantic read it; a test keeps the two equal.
 Alert = Literal[
@@ -16,6 +16,10 @@ RESERVED_LABELS: Final = (
     "alertname", "namespace", "severity", "policy", "policy_namespace", "policy_uid", "objective", "quantile", "long", "short",
 )  # fmt: skip
 """Labels the rules set themselves: a value of the author's would have no effect."""
+
+
+# As in the mesh's configuration, extensionProviders[].name.
+ProviderName = Annotated[str, Field(pattern="^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$", max_length=128)]
 
 
 class Alerts(Block):
@@ -49,12 +53,39 @@ class Scrape(Block):
     """Time between two scrapes, in the PodMonitor. Left out: the class's metrics.scrapeInterval."""
 
 
+class Tracing(Block):
+    """Spans of the requests the workload's pods receive and send, reported by their proxies."""
+
+    mode: Literal["Enabled", "Disabled"] | None = None
+    """Disabled: no spans, whatever the class and the mesh say. Left out: Enabled."""
+    sampling: Percent | None = None
+    """Share of the requests that begin a trace here, for example 10%; what a caller has decided stands. Left out: 10%."""
+    provider: ProviderName | None = None
+    """Who takes the spans: one of those the class grants (grants[].tracingProviders). Left out: the mesh's default one."""
+
+
+class AccessLogs(Block):
+    """A line for requests the workload's pods receive and send, written by their proxies."""
+
+    mode: Literal["Enabled", "Disabled"] | None = None
+    """Disabled: no lines, whatever the class and the mesh say. Left out: Enabled."""
+    requests: Literal["All", "Failed"] | None = None
+    """All: every request. Failed: those answered 400 or more (gRPC: not OK), and those never answered. Left out: All."""
+    provider: ProviderName | None = None
+    """Who takes the lines: one of those the class grants (grants[].accessLogProviders), or envoy, which every mesh has: it writes them to
+    the proxy's output. Left out: envoy."""
+
+
 class Observability(Wire):
-    """Alert rules and scraping."""
+    """Alert rules, scraping, traces and access logs."""
 
     alerts: Alerts | None = None
     """Alerts. Left out: they are written."""
     scrape: Scrape | None = None
     """Scraping of the application. Left out: it is not scraped."""
+    tracing: Tracing | None = None
+    """Traces. Left out: the mesh decides."""
+    access_logs: AccessLogs | None = None
+    """Access logs. Left out: the mesh decides."""
     dashboard: Literal["Enabled", "Disabled"] | None = None
     """A Grafana dashboard of the policy, in a ConfigMap with the class's labels.dashboards. Left out: Disabled."""

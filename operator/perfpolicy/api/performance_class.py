@@ -22,7 +22,7 @@ from perfpolicy.api.base import (
     Wire,
 )
 from perfpolicy.api.limits import Limit
-from perfpolicy.api.observability import RESERVED_LABELS
+from perfpolicy.api.observability import RESERVED_LABELS, ProviderName
 from perfpolicy.api.parse import parse
 from perfpolicy.api.policy import Metadata, PolicySettings
 from perfpolicy.api.traffic import GatewayRef
@@ -77,6 +77,8 @@ class Limits(Wire):
     """The most replicas of a Deployment a policy creates, and the largest scaling.maxReplicas."""
     max_fault: Percent | None = None
     """The largest share of requests a fault may be injected into; 0% forbids faults."""
+    max_sampling: Percent | None = None
+    """The largest observability.tracing.sampling."""
 
 
 class Grant(Wire):
@@ -108,6 +110,10 @@ class Grant(Wire):
     compression). Left out: Denied."""
     custom_metrics: Literal["Allowed", "Denied"] | None = None
     """Allowed: policies may select counters of their namespace by PromQL (metrics.source: Custom). Left out: Denied."""
+    tracing_providers: SetOf[ProviderName] | None = None
+    """Extension providers of the mesh's configuration that policies may send spans to, besides the one in the class's defaults."""
+    access_log_providers: SetOf[ProviderName] | None = None
+    """Those that policies may send access log lines to, besides envoy and the one in the class's defaults."""
 
 
 class Matcher(Wire):

@@ -57,7 +57,7 @@ class PolicySettings(Wire):
     disruption_budget: DisruptionBudget | None = None
     """How many pods evictions may take away at once. Left out: any number."""
     observability: Observability | None = None
-    """Alert rules and scraping."""
+    """Alert rules, scraping, traces and access logs."""
 
 
 class PolicySpec(PolicySettings):

@@ -9,7 +9,7 @@ from perfpolicy.api.traffic import Traffic
 from perfpolicy.policy.classes import admits
 from perfpolicy.policy.layers import WHEN_USED
 from perfpolicy.policy.model import Service
-from perfpolicy.policy.resolution import Resolution
+from perfpolicy.policy.resolution import Resolution, filled
 from perfpolicy.units import parse_duration, parse_percent
 from perfpolicy.vocabulary import Reason
 
@@ -42,6 +42,11 @@ def check_limits(context: Resolution, service: Service | None) -> None:
     deployment = context.policy.spec.workload.deployment
     if limits.max_replicas is not None and deployment and deployment.replicas > limits.max_replicas:
         _passed(context, "spec.workload.deployment.replicas", "maxReplicas", f"at most {limits.max_replicas}")
+    tracing = context.settings.observability.tracing if context.settings.observability else None
+    if limits.max_sampling is not None and tracing and tracing.enabled:
+        sampling = filled(tracing.sampling)
+        if parse_percent(sampling) > parse_percent(limits.max_sampling):
+            _passed(context, "spec.observability.tracing.sampling", "maxSampling", f"at most {limits.max_sampling}, not {sampling}")
     scaling = context.settings.scaling
     most = scaling.max_replicas if scaling and scaling.enabled else None
     if limits.max_replicas is not None and most is not None and most > limits.max_replicas:

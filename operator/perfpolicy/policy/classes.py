@@ -84,6 +84,16 @@ class Granted:
         """Whether policies may select counters by PromQL."""
         return any(grant.custom_metrics == "Allowed" for grant in self.grants)
 
+    @property
+    def tracing_providers(self) -> frozenset[str]:
+        """Whom spans may be sent to."""
+        return frozenset(name for grant in self.grants for name in grant.tracing_providers or ())
+
+    @property
+    def access_log_providers(self) -> frozenset[str]:
+        """Whom access log lines may be sent to."""
+        return frozenset(name for grant in self.grants for name in grant.access_log_providers or ())
+
 
 def granted(cls: PerformanceClass, namespace: str, labels: Mapping[str, str]) -> Granted:
     """What `cls` grants policies of the namespace."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from perfpolicy.api.base import Block, Wire
 from perfpolicy.api.limits import Compression, Concurrency, GlobalRateLimit, LocalRateLimit, ResponseHeaders
-from perfpolicy.api.observability import Scrape
+from perfpolicy.api.observability import AccessLogs, Scrape, Tracing
 from perfpolicy.api.parse import dump
 from perfpolicy.api.performance_class import PerformanceClass
 from perfpolicy.api.policy import PerformancePolicy, PolicySettings
@@ -53,6 +53,8 @@ WHEN_USED: Final[Mapping[type[Wire], Mapping[str, Any]]] = {
     ResponseHeaders: {"requestId": "Enabled", "responseTime": "Enabled", "security": "Enabled"},
     Compression: {"minBytes": 1000},
     Scrape: {"path": "/metrics", "podMonitor": "Disabled"},
+    Tracing: {"sampling": "10%"},
+    AccessLogs: {"requests": "All", "provider": "envoy"},
     HttpSource: {
         "requests": "http_requests_total",
         "durations": "http_request_duration_seconds",

@@ -673,8 +673,28 @@ class Alerts:
 
 
 @dataclass(frozen=True, slots=True)
+class Tracing:
+    """Spans of the pods' proxies. `sampling`: share of the requests that begin a trace; None: no spans. `provider` None: the mesh's own."""
+
+    sampling: Decimal | None
+    provider: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLogs:
+    """Lines of the pods' proxies, taken by `provider`; not `enabled`: none, wherever they go by the mesh's configuration."""
+
+    provider: str
+    enabled: bool = True
+    failed_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Observability:
-    """What is written for others to load, with the labels by which they find it; `rule_labels` go on the PrometheusRule (or ConfigMap)."""
+    """What is written for others to load, with the labels by which they find it; `rule_labels` go on the PrometheusRule (or ConfigMap).
+
+    None for `tracing` or `access_logs`: the mesh decides.
+    """
 
     scrape: Scrape | None
     alerts: Alerts | None
@@ -682,6 +702,8 @@ class Observability:
     monitor_labels: Mapping[str, str] = field(default_factory=dict)
     dashboard: bool = False
     dashboard_labels: Mapping[str, str] = field(default_factory=dict)
+    tracing: Tracing | None = None
+    access_logs: AccessLogs | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,8 @@
 """Policy + class + facts to the frozen model: the only place that fills defaults, and the one validation of CLI and operator. Pure."""
 
 from perfpolicy.api.base import broken_rules
-from perfpolicy.api.observability import Scrape
 from perfpolicy.api.parse import validate
-from perfpolicy.api.performance_class import ClassLabels, PerformanceClass
+from perfpolicy.api.performance_class import PerformanceClass
 from perfpolicy.api.policy import PerformancePolicy, PolicySettings
 from perfpolicy.errors import InvalidSpec, Problem
 from perfpolicy.policy import model
@@ -11,14 +10,14 @@ from perfpolicy.policy.checks import check_class_permitted, check_limits
 from perfpolicy.policy.classes import granted
 from perfpolicy.policy.facts import Facts, pods_in_mesh
 from perfpolicy.policy.layers import merge
+from perfpolicy.policy.observability import resolve_observability
 from perfpolicy.policy.resolution import Resolution, filled
 from perfpolicy.policy.scaling import resolve_budget, resolve_scaling
 from perfpolicy.policy.security import refuse_security_in_root_namespace, refuse_security_without_mesh, resolve_network, resolve_security
 from perfpolicy.policy.sources import bounds, resolve_source
-from perfpolicy.policy.targets import measured_by, metrics_source, objectives, provider, refuse_unmeasured, sli, thresholds
+from perfpolicy.policy.targets import measured_by, metrics_source, objectives, refuse_unmeasured, sli, thresholds
 from perfpolicy.policy.traffic import resolve_traffic
 from perfpolicy.policy.workload import pod_labels, resolve_workload
-from perfpolicy.units import parse_duration
 
 
 def resolve(policy: PerformancePolicy, cls: PerformanceClass, facts: Facts) -> model.Policy:
@@ -82,39 +81,8 @@ def _model(context: Resolution, workload: model.Workload, service: model.Service
         traffic=resolve_traffic(context, service, in_mesh=in_mesh),
         security=resolve_security(context, service),
         network=resolve_network(context),
-        observability=_observability(context, service, in_mesh=in_mesh),
+        observability=resolve_observability(context, service, in_mesh=in_mesh),
         in_mesh=in_mesh,
         scaling=resolve_scaling(context, workload),
         disruption_budget=resolve_budget(context, workload),
     )
-
-
-def _observability(context: Resolution, service: model.Service, *, in_mesh: bool) -> model.Observability:
-    settings = filled(context.settings.observability)
-    alerts, labels = settings.alerts, context.cls.spec.labels or ClassLabels()
-    return model.Observability(
-        scrape=_scrape(context, settings.scrape, service, in_mesh=in_mesh),
-        alerts=model.Alerts(dict(alerts.labels or {}), alerts.runbook, frozenset(alerts.disabled or ()))
-        if alerts and alerts.enabled
-        else None,
-        rule_labels=dict(labels.rules or {}),
-        monitor_labels=dict(labels.monitors or {}),
-        dashboard=settings.dashboard == "Enabled",
-        dashboard_labels=dict(labels.dashboards or {}),
-    )
-
-
-def _scrape(context: Resolution, scrape: Scrape | None, service: model.Service, *, in_mesh: bool) -> model.Scrape | None:
-    if scrape is None or not scrape.enabled:
-        return None
-    if service.metrics_port is None:
-        if context.by_policy("spec.observability.scrape"):
-            context.report("spec.service.metricsPort", "required for observability.scrape: the port of the metrics endpoint")
-        return None
-    monitored, path = scrape.pod_monitor == "Enabled", "spec.observability.scrape.podMonitor"
-    if monitored and in_mesh and all(port.target == service.metrics_port for port in service.ports):
-        monitored = False
-        if context.by_policy(path):
-            context.report(path, "the metrics are on the application's own port, which stays closed to Prometheus: give them another port")
-    interval = parse_duration(scrape.interval) if scrape.interval else provider(context.cls).scrape_interval
-    return model.Scrape(filled(scrape.path), interval, monitored)

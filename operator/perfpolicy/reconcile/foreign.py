@@ -1,5 +1,5 @@
-"""What other people's objects claim: hosts (VirtualService, DestinationRule), pods (PeerAuthentication, PodDisruptionBudget), and what is
-scaled (HorizontalPodAutoscaler, KEDA's ScaledObject).
+"""What other people's objects claim: hosts (VirtualService, DestinationRule), pods (PeerAuthentication, Telemetry, PodDisruptionBudget),
+and what is scaled (HorizontalPodAutoscaler, KEDA's ScaledObject).
 
 Why: two VirtualServices for one host, or two PeerAuthentications for one pod, are merged or dropped by Istio in an order nobody chose; a
 pod under two PodDisruptionBudgets cannot be evicted at all; two autoscalers of one workload undo each other. Names do not tell; what the
@@ -22,7 +22,8 @@ PEER_AUTHENTICATION: Final = GroupKind("security.istio.io", "PeerAuthentication"
 DISRUPTION_BUDGET: Final = GroupKind("policy", "PodDisruptionBudget")
 AUTOSCALER: Final = GroupKind("autoscaling", "HorizontalPodAutoscaler")
 SCALED_OBJECT: Final = GroupKind("keda.sh", "ScaledObject")
-OF_PODS: Final = frozenset({PEER_AUTHENTICATION, DISRUPTION_BUDGET})
+TELEMETRY: Final = GroupKind("telemetry.istio.io", "Telemetry")
+OF_PODS: Final = frozenset({PEER_AUTHENTICATION, TELEMETRY, DISRUPTION_BUDGET})
 OF_TARGETS: Final = frozenset({AUTOSCALER, SCALED_OBJECT})
 KINDS: Final = frozenset({VIRTUAL_SERVICE, DESTINATION_RULE}) | OF_PODS | OF_TARGETS
 _SUFFIXES: Final = {kind.group_kind: kind.suffixes for kind in registry.KINDS}

@@ -20,6 +20,7 @@ from perfpolicy.render import (
     pod_monitor,
     prometheus_rule,
     service,
+    telemetry,
     virtual_service,
 )
 from perfpolicy.render.manifest import ChildKind, GroupKind, Manifest
@@ -34,6 +35,7 @@ KINDS: Final[tuple[ChildKind, ...]] = (
     service.KIND,
     destination_rule.KIND,
     virtual_service.KIND,
+    telemetry.KIND,
     deployment.KIND,
     horizontal_pod_autoscaler.KIND,
     pod_monitor.KIND,
