@@ -1,14 +1,17 @@
 """Objects of others that claim what a policy would: named in a Conflict, never written, and still there when the policy is gone."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from e2e.cluster import Cluster
 from e2e.operator_process import OperatorProcess
-from e2e.policies import a_class, a_policy
+from e2e.policies import CHILDREN, a_class, a_policy
 from e2e.waiting import eventually, throughout
+from lab import audit
+from lab.lab import wait_established
 
 GATEWAY = {"namespace": "e2e", "name": "public"}
 
@@ -89,8 +92,8 @@ def policy(namespace: str) -> dict[str, Any]:
 
 def condition_message(cluster: Cluster, namespace: str) -> str:
     """What the Conflict says."""
-    conditions = json.loads(cluster.kubectl("get", "pp", "web", "-n", namespace, "-o", "json"))["status"]["conditions"]
-    return next(str(condition["message"]) for condition in conditions if condition["type"] == "Conflict")
+    conditions = (cluster.get("pp", "web", namespace) or {}).get("status", {}).get("conditions", ())
+    return next((str(condition["message"]) for condition in conditions if condition["type"] == "Conflict"), "")
 
 
 def test_a_route_in_a_namespace_not_granted_our_host_is_told_and_ours_is_written(
@@ -113,3 +116,87 @@ def test_a_route_in_a_namespace_not_granted_our_host_is_told_and_ours_is_written
     finally:
         cluster.kubectl("delete", "namespace", hostile, "--wait=false")
         cluster.kubectl("delete", "performanceclass", mesh_namespace)
+
+
+@pytest.fixture
+def keda(cluster: Cluster) -> Iterator[None]:
+    """ScaledObject as a kind; nobody acts on it."""
+    name = "scaledobjects.keda.sh"
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    names = {"kind": "ScaledObject", "listKind": "ScaledObjectList", "plural": "scaledobjects", "singular": "scaledobject"}
+    spec = {"group": "keda.sh", "scope": "Namespaced", "names": names, "versions": [version]}
+    crd = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": name}, "spec": spec}
+    cluster.apply(crd)
+    wait_established(cluster.kubectl, [name])
+    yield
+    cluster.kubectl("delete", "crd", name, "--wait=false")
+
+
+OF_OTHERS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
+    "poddisruptionbudget": (
+        "policy/v1",
+        "PodDisruptionBudget",
+        "helm",
+        {"maxUnavailable": 1, "selector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["web", "api"]}]}},
+    ),
+    "telemetry": ("telemetry.istio.io/v1", "Telemetry", "argocd-controller", {"selector": {"matchLabels": {"app": "web"}}}),
+    "horizontalpodautoscaler": (
+        "autoscaling/v2",
+        "HorizontalPodAutoscaler",
+        "flagger",
+        {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "minReplicas": 1, "maxReplicas": 1},
+    ),
+    "scaledobject": ("keda.sh/v1alpha1", "ScaledObject", "keda-operator", {"scaleTargetRef": {"name": "web"}, "triggers": []}),
+}
+"""What claims the pods of the policy `web`, or scales its Deployment: apiVersion, kind, who manages it, spec. None has a name of ours."""
+WITHHELD = {kind for kind in OF_OTHERS if kind in CHILDREN}
+
+
+def written_by_others(cluster: Cluster, namespace: str) -> dict[str, Any]:
+    """Everything of theirs that no controller of Kubernetes writes; of what has no controller here, resourceVersion and all."""
+    found = {kind: cluster.get(kind, "theirs", namespace) for kind in OF_OTHERS}
+    for kind in ("poddisruptionbudget", "horizontalpodautoscaler"):
+        theirs = found[kind]
+        assert theirs is not None
+        del theirs["status"], theirs["metadata"]["resourceVersion"]
+        theirs["metadata"]["managedFields"] = [each for each in theirs["metadata"]["managedFields"] if not each.get("subresource")]
+    return found
+
+
+@pytest.mark.usefixtures("keda", "operator")
+def test_who_selects_the_same_pods_or_scales_them_is_named_and_only_that_kind_of_ours_is_withheld(
+    cluster: Cluster, mesh_namespace: str
+) -> None:
+    since = audit.position(cluster.lab.audit_log)
+    for api_version, kind, manager, spec in OF_OTHERS.values():
+        metadata = {"name": "theirs", "namespace": mesh_namespace}
+        text = json.dumps({"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec})
+        cluster.kubectl("apply", "--server-side", f"--field-manager={manager}", "-f", "-", input=text)
+    before = written_by_others(cluster, mesh_namespace)
+
+    def named(*kinds: str) -> None:
+        message = condition_message(cluster, mesh_namespace)
+        known = {kind: f"{of[1]} {mesh_namespace}/theirs ({of[2]})" for kind, of in OF_OTHERS.items()}
+        assert {kind for kind, words in known.items() if words in message} == set(kinds), message
+
+    def ours() -> set[str]:
+        return {kind for kind, name in CHILDREN.items() if cluster.get(kind, name.format(name="web"), mesh_namespace) is not None}
+
+    cluster.apply(a_policy("web", mesh_namespace))
+    # KEDA's own word comes before the autoscaler it would make of it.
+    eventually(lambda: named("poddisruptionbudget", "telemetry", "scaledobject"))
+    eventually(lambda: ours() == set(CHILDREN) - WITHHELD)
+    assert cluster.condition("web", mesh_namespace, "Ready")[0] == "False"
+    cluster.delete("pp", "web", mesh_namespace)
+    eventually(lambda: ours() == set())
+    assert written_by_others(cluster, mesh_namespace) == before
+    if cluster.lab.node != "external":
+        assert "theirs" not in {write.name for write in cluster.writes(since, mesh_namespace)}
+    cluster.apply(a_policy("web", mesh_namespace))
+    cluster.delete("scaledobject", "theirs", mesh_namespace)
+    eventually(lambda: named(*WITHHELD))
+    for kind in WITHHELD:
+        cluster.delete(kind, "theirs", mesh_namespace)
+    eventually(lambda: ours() == set(CHILDREN))
+    eventually(lambda: cluster.condition("web", mesh_namespace, "Conflict") == ("", ""))
