@@ -80,20 +80,21 @@ def ask(lab: Lab, place: Literal["mesh", "outside"], requests: Iterable[Request]
     return [Answer(status, ms, _lower(headers), error, body or "") for status, ms, headers, error, body in _run(lab, place, script)]
 
 
-def call(lab: Lab, target: str, methods: Iterable[str]) -> list[Called]:
-    """Call gRPC methods with empty messages, one after the other over one connection, from the pod with a sidecar.
+def call(lab: Lab, target: str, methods: Iterable[str], namespace: str = NAMESPACE) -> list[Called]:
+    """Call gRPC methods with empty messages, one after the other over one connection, from the pod with a sidecar; of another `namespace`:
+    from that of lab.load.caller.
 
     The schema comes by reflection: where that is refused, so is everything (CommandError).
     """
     script = _GRPC_SCRIPT.format(target=json.dumps(target), methods=json.dumps(list(methods)))
-    return [Called(code, headers or {}, error, message or {}) for code, headers, error, message in _run(lab, "mesh", script)]
+    return [Called(code, headers or {}, error, message or {}) for code, headers, error, message in _run(lab, "mesh", script, namespace)]
 
 
-def _run(lab: Lab, place: Literal["mesh", "outside"], script: str) -> list[Any]:
+def _run(lab: Lab, place: Literal["mesh", "outside"], script: str, namespace: str = NAMESPACE) -> list[Any]:
     """What a script wrote behind ANSWER, line by line."""
     options = ("--quiet", "--no-usage-report", "--summary-mode=disabled", "--address", "", "--log-format", "raw", "--log-output", "stdout")
     pod = f"deployment/{_PODS[place]}"
-    output = lab.kubectl("-n", NAMESPACE, "exec", "-i", pod, "-c", "k6", "--", "k6", "run", *options, "-", input=script)
+    output = lab.kubectl("-n", namespace, "exec", "-i", pod, "-c", "k6", "--", "k6", "run", *options, "-", input=script)
     return [json.loads(line.removeprefix("ANSWER")) for line in output.splitlines() if line.startswith("ANSWER")]
 
 

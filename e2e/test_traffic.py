@@ -37,6 +37,7 @@ pytestmark = pytest.mark.timeout(300)
 def traffic(real: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """examples/traffic, applied with kubectl, and an operator for its namespace; every policy Ready."""
     with examples.applied(real, NAMESPACE, tmp_path_factory.mktemp("operator") / "operator.log"):
+        real.apply(load.caller(NAMESPACE))
         # Prometheus of the lab looks every 5 s, so that rules need not wait for half a minute.
         metrics = {"spec": {"metrics": {"scrapeInterval": "5s", "ruleInterval": "5s"}}}
         real.kubectl("patch", "performanceclass", NAMESPACE, "--type=merge", "-p", json.dumps(metrics))
@@ -428,11 +429,16 @@ PAYMENTS = f"payments.{NAMESPACE}:9000"
 CHECK, LIST = "grpc.health.v1.Health/Check", "grpc.health.v1.Health/List"
 
 
-def grpc_methods_are_allowed_one_by_one(cluster: Cluster) -> object:
+def grpc_methods_are_allowed_to_those_who_may_call_them(cluster: Cluster) -> object:
+    """Two callers, and a method for each: what one may call is refused to the other."""
+    cluster.lab.wait_available(NAMESPACE, "k6", seconds=90)
+
     def check() -> object:
-        (allowed, refused) = call(cluster.lab, PAYMENTS, [CHECK, LIST])
+        ours, other = (call(cluster.lab, PAYMENTS, [CHECK, LIST], namespace) for namespace in (load.NAMESPACE, NAMESPACE))
+        (allowed, refused), (denied, listed) = ours, other
         assert (allowed.code, allowed.message["status"], allowed.headers["x-service"]) == (0, "SERVING", ["payments"])
-        assert (refused.code, refused.error) == (7, "RBAC: access denied")
+        assert (listed.code, listed.headers["x-service"]) == (0, ["payments"])
+        assert {(answer.code, answer.error) for answer in (refused, denied)} == {(7, "RBAC: access denied")}
         return allowed.message, refused.error
 
     return eventually(check)
@@ -548,7 +554,7 @@ STORIES: tuple[tuple[Proof, ...], ...] = (
         requests_are_shared_out_between_regions,
     ),
     (
-        grpc_methods_are_allowed_one_by_one,
+        grpc_methods_are_allowed_to_those_who_may_call_them,
         grpc_calls_are_tried_again_by_their_status,
         failed_grpc_calls_are_errors_of_the_policy,
     ),

@@ -280,12 +280,17 @@ def ensure(lab: Lab) -> None:
     """Have the pods that send load, in namespace `load`."""
     found = lab.get("deployments", "-n", NAMESPACE, "-l", "perfpolicy-lab/load=true")["items"]
     if any(each["status"].get("availableReplicas", 0) < 1 for each in found) or len(found) < len(_DEPLOYMENTS):
-        lab.apply([namespace(NAMESPACE), *(_deployment(name, place == "mesh") for place, name in _DEPLOYMENTS.items())])
+        lab.apply([namespace(NAMESPACE), *(_deployment(name, NAMESPACE, place == "mesh") for place, name in _DEPLOYMENTS.items())])
         for name in _DEPLOYMENTS.values():
             lab.wait_available(NAMESPACE, name)
 
 
-def _deployment(name: str, injected: bool) -> dict[str, Any]:
+def caller(namespace: str) -> dict[str, Any]:
+    """The Deployment of a pod like that of the place `mesh`, with the identity of another namespace."""
+    return _deployment(_DEPLOYMENTS["mesh"], namespace, injected=True)
+
+
+def _deployment(name: str, namespace: str, injected: bool) -> dict[str, Any]:
     # No inbound port goes through the sidecar: this machine asks k6's own API how the run is going.
     annotations = {"traffic.sidecar.istio.io/includeInboundPorts": ""}
     labels = {"app": name, "sidecar.istio.io/inject": str(injected).lower()}
@@ -299,7 +304,7 @@ def _deployment(name: str, injected: bool) -> dict[str, Any]:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"app": name, "perfpolicy-lab/load": "true"}},
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": name, "perfpolicy-lab/load": "true"}},
         "spec": {
             "replicas": 1,
             "selector": {"matchLabels": {"app": name}},
