@@ -166,8 +166,8 @@ def binary(left: Expr, operator: str, right: Expr, matching: str = "") -> Expr:
 def check(expression: Expr, where: str) -> None:
     """Parse an expression before it leaves: one bad group makes Prometheus refuse the whole reload, for every tenant.
 
-    Raises RenderError naming `where`. Most expressions differ from another policy's in plain words within quotes and in its number only, and
-    are not parsed again (it was a third of a policy's CPU): no such word is empty, escapes anything or means anything in a pattern.
+    Raises RenderError naming `where`. Most expressions differ from another policy's in plain words within quotes and in its number only,
+    and are not parsed again (it was a third of a policy's CPU): no such word is empty, escapes anything or means anything in a pattern.
     """
     text = str(expression)
     shape = _WORD.sub("_", text)
