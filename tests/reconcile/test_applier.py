@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -376,6 +377,19 @@ async def test_a_crash_between_letting_go_and_applying_ends_the_same(bench: Benc
     children = (child(DEPLOYMENT, replicas=5, image="b"), child(AUTOSCALER, version="v2"))
     assert (await bench.apply(*children)).refused
     bench.restart()
+    assert not (await bench.apply(*children)).refused
+    assert (replicas(bench), owners(bench)) == (5, {"perfpolicy-replicas"})
+
+
+async def test_a_scaled_deployment_that_is_not_found_is_not_applied_without_its_replicas(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.apply(child(DEPLOYMENT, replicas=5, image="a"))
+    children = (child(DEPLOYMENT, replicas=5, image="b"), child(AUTOSCALER, version="v2"))
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.api, "read", AsyncMock(return_value=None))
+        assert [refused.transient for refused in (await bench.apply(*children)).refused] == [True]
+        assert replicas(bench) == 5
     assert not (await bench.apply(*children)).refused
     assert (replicas(bench), owners(bench)) == (5, {"perfpolicy-replicas"})
 

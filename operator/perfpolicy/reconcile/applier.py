@@ -226,7 +226,10 @@ class Applier:
     async def _hand_over_replicas(self, ref: ChildRef, child: Child, manifest: Manifest, outcome: Outcome) -> None:
         """Give spec.replicas, with the value it has, to REPLICAS_MANAGER, so that it stays when our own apply leaves it out."""
         live = await self._objects.read(ref.kind, ref.namespace, ref.name)
-        replicas = ((live or {}).get("spec") or {}).get("replicas")
+        if live is None:
+            # Whatever it means, our own apply must not come first: it would leave one replica.
+            raise ApiRejected(f"{ref} is not found any more", 404)
+        replicas = (live.get("spec") or {}).get("replicas")
         if replicas is None:
             return
         try:
