@@ -35,7 +35,7 @@ from perfpolicy.reconcile import foreign, workloads
 from perfpolicy.reconcile.applier import Applier
 from perfpolicy.reconcile.class_file import ClassFile
 from perfpolicy.reconcile.hub import NAMESPACE, SERVICE, Hub
-from perfpolicy.reconcile.policies import Classes, Policies
+from perfpolicy.reconcile.policies import Classes, KnownPolicy, Policies
 from perfpolicy.reconcile.queue import Work, WorkQueue
 from perfpolicy.reconcile.reconciler import Pass, Reconciler
 from perfpolicy.reconcile.scheduler import Budget, Interval, Scheduler
@@ -114,6 +114,7 @@ class Runtime:
             asked=self.queue.asked,
             resolved_changed=self._resolved_changed,
             evaluate_new=self._scheduler.evaluate_new,
+            still_there=self._still_there,
         )
         look = NamespaceLook(api, self.hub, settings.namespaces, settings.sweep) if settings.namespaces else None
         self._watches = {resource: self._watch(resource) for resource in WATCHED if look is None or resource != NAMESPACES}
@@ -316,6 +317,10 @@ class Runtime:
         raw = await self._objects.read(GroupKind(POLICIES.group, POLICIES.kind), key.namespace, key.name)
         if raw is not None:
             self.policies.put(raw)
+
+    async def _still_there(self, known: KnownPolicy) -> bool:
+        raw = await self._objects.read(GroupKind(POLICIES.group, POLICIES.kind), *known.key)
+        return raw is not None and raw["metadata"]["uid"] == known.uid and "deletionTimestamp" not in raw["metadata"]
 
     async def _resync(self) -> None:
         while True:

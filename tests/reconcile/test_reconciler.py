@@ -17,7 +17,7 @@ from perfpolicy.promql.rules import revision
 from perfpolicy.reconcile.applier import Applier
 from perfpolicy.reconcile.children import ChildRef
 from perfpolicy.reconcile.hub import NAMESPACE, SERVICE, Hub
-from perfpolicy.reconcile.policies import Classes, Policies
+from perfpolicy.reconcile.policies import Classes, KnownPolicy, Policies
 from perfpolicy.reconcile.queue import Work
 from perfpolicy.reconcile.reconciler import Pass, Reconciler
 from perfpolicy.reconcile.state import PolicyState
@@ -75,6 +75,8 @@ class Bench:
         self.clock = START
         self.events: list[tuple[str, str]] = []
         self.source: MetricsUnavailable | None = None
+        self.there = True
+        self.asked_after: list[PolicyKey] = []
         self.restart()
 
     def restart(self) -> None:
@@ -101,6 +103,7 @@ class Bench:
             asked=lambda _: 0.0,
             resolved_changed=self._poke,
             evaluate_new=self._evaluate_new,
+            still_there=self._still_there,
             served=EVERYTHING,
         )
 
@@ -120,6 +123,10 @@ class Bench:
     def _evaluate_new(self, _: PolicyKey, state: PolicyState) -> None:
         if self.source is not None and state.resolved is not None:
             state.evaluation, state.memory = evaluate(state.resolved, self.source, state.memory, self.clock)
+
+    async def _still_there(self, known: KnownPolicy) -> bool:
+        self.asked_after.append(known.key)
+        return self.there
 
     async def settle(self) -> dict[PolicyKey, Pass]:
         """Work until nothing is queued; the last pass of each policy. A pass that asks for another look soon gets it."""
@@ -337,6 +344,28 @@ async def test_a_policy_being_deleted_is_neither_repaired_nor_followed(bench: Be
     bench.api.log.clear()
     await bench.settle()
     assert bench.api.log == []
+
+
+async def test_children_that_went_with_their_policy_are_not_made_again_before_its_end_is_heard_of(bench: Bench) -> None:
+    await bench.create(raw_policy())
+    bench.there = False
+    bench.asked_after.clear()
+    before = len(bench.api.log)
+    bench.api.remove(next(ref for ref in bench.api.objects if ref.kind.kind == "Service"))
+    assert [following.retry for following in (await bench.settle()).values()] == [True], "should it be wrong, nobody else asks again"
+    assert bench.api.log[before:] == []
+    bench.there = True
+    bench.enqueue(PolicyKey("ns", "web"))
+    await bench.settle()
+    assert [verb for verb, _ in bench.api.log[before:]] == ["create", "status"]
+    assert len(bench.asked_after) == 2
+
+
+async def test_the_policy_is_only_asked_after_when_a_child_is_gone(bench: Bench) -> None:
+    await bench.create(raw_policy())
+    bench.enqueue(PolicyKey("ns", "web"))
+    await bench.settle()
+    assert bench.asked_after == []
 
 
 async def test_nothing_is_repaired_in_a_namespace_being_deleted(bench: Bench) -> None:

@@ -6,7 +6,7 @@ writes nothing.
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -85,6 +85,8 @@ class Reconciler:
     """Hears of a policy that was accepted with another model than before: its provider is asked at once."""
     evaluate_new: Callable[[PolicyKey, PolicyState], None]
     """Says of a policy without a status what is known of its metrics already."""
+    still_there: Callable[[KnownPolicy], Awaitable[bool]]
+    """Asks the API server whether the policy exists and is not being deleted."""
     served: frozenset[GroupKind] = frozenset()
 
     async def process(self, key: PolicyKey, work: Work) -> Pass | None:
@@ -140,6 +142,9 @@ class Reconciler:
         if state.resolved is None:
             # What can be watched is watched; a right that is granted again is not.
             return Pass(after=_RECHECK, result=Result.REJECTED)
+        if self._misses_children(state.resolved, state) and not await self.still_there(known):
+            # It took them along. That it went will be heard of; until then they would be made for nobody.
+            return Pass(retry=True)
         return await self._program(state.resolved, state)
 
     def _undecided_elder(self, key: PolicyKey) -> PolicyKey | None:
@@ -205,6 +210,11 @@ class Reconciler:
             anti_patterns=antipatterns(policy),
         )
         self.resolved_changed(state)
+
+    def _misses_children(self, policy: Policy, state: PolicyState) -> bool:
+        """Some that were made are gone, or cannot be seen right now."""
+        recorded = (held.ref for held in _inventory(policy, state.status))
+        return any(ref.kind in self.served and self.hub.children.get(ref) is None for ref in recorded)
 
     async def _program(self, policy: Policy, state: PolicyState) -> Pass:
         inventory = tuple(_inventory(policy, state.status))
