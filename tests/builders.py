@@ -6,7 +6,7 @@
 """
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -119,6 +119,12 @@ def a_metrics_source(**changes: Any) -> model.MetricsSource:
         no_traffic_met=False,
         slow_request=timedelta(seconds=1),
     )
+    return replace(base, **changes)
+
+
+def a_window(**changes: Any) -> model.MaintenanceWindow:
+    """Two hours every week, from the third of January 2027 on."""
+    base = model.MaintenanceWindow("patches", datetime(2027, 1, 3, 2, tzinfo=UTC), timedelta(hours=2), timedelta(days=7))
     return replace(base, **changes)
 
 
@@ -281,6 +287,7 @@ def a_full_policy(*, name: str = "operation-service", namespace: str = "ce-hub",
         service=replace(base.service, owned=True),
         scaling=_full_scaling(),
         disruption_budget=a_budget(),
+        maintenance=(a_window(), a_window(name="upgrade", start=datetime(2027, 1, 9, 22, tzinfo=UTC), every=None)),
         objectives=(
             an_objective(),
             an_objective(name="fast", target=Decimal("0.99"), threshold=timedelta(milliseconds=500)),

@@ -24,6 +24,7 @@ _TEXTS = (
     "alpha", "beta", "/alpha", "/beta", "7s", "3m", "250ms", "7%", "11%", "99.5%", "7", "41", "300m", "96Mi", "p51", "p97", "404", "4xx",
     "10.11.0.0/16", "10.12.0.0/16", "alpha.example.com", "beta.example.com", "http://alpha.example.com", "http://beta.example.com",
     "*/ns/alpha/sa/alpha", "*/ns/beta/sa/beta", "1s", "24h",
+    "2026-12-06T02:00:00Z", "2026-12-07T03:30:00Z",
 )  # fmt: skip
 """Texts to put into fields: those that fit a field's pattern are tried. A new pattern that none fits is red until one is added."""
 

@@ -48,6 +48,10 @@ SETTINGS: Final[Mapping[str, Any]] = {
         {"name": "availability", "sli": "Availability", "target": "99.9%", "windowDays": 30},
         {"name": "fast", "sli": "Latency", "threshold": "500ms", "target": "99%", "windowDays": 28},
     ],
+    "maintenance": [
+        {"name": "upgrade", "start": "2026-12-01T22:00:00Z", "duration": "3h"},
+        {"name": "patches", "start": "2026-12-06T01:00:00Z", "duration": "2h", "repeat": "Weekly"},
+    ],
     "metrics": {"noData": "Hold", "minimumRate": "0.3", "slowRequest": "500ms"},
     "traffic": {
         "hosts": ["shop.example.com", "www.example.com"],
@@ -358,6 +362,7 @@ TOGETHER: Final[Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {
 }
 """Leaves that only change together with another one."""
 WITHOUT: Final[Mapping[str, str]] = {
+    "maintenance[].name": "told in the status while the window lasts (tests/evaluate/test_maintenance.py)",
     "suspend": "says whether the operator writes, not what (tests/reconcile/test_reconciler.py)",
 }
 """Leaves of a policy without effect on its children and its judgement, each with the reason."""

@@ -43,6 +43,7 @@ class ConditionType(StrEnum):
     STALLED = "Stalled"
     CONFLICT = "Conflict"
     SUSPENDED = "Suspended"
+    MAINTENANCE = "Maintenance"
 
 
 class ConditionStatus(StrEnum):
@@ -132,6 +133,8 @@ class Reason(StrEnum):
     """The budget is computed over less than 99 % of its window."""
     NO_OBJECTIVES = "NoObjectives"
     """The policy has no objectives."""
+    MAINTENANCE = "Maintenance"
+    """Planned maintenance (spec.maintenance): nothing is counted or judged, and alerts are silent."""
     READY = "Ready"
     """Accepted, Programmed and WorkloadAvailable are True."""
     NOT_READY = "NotReady"

@@ -62,9 +62,40 @@ _CONTENTS: Mapping[str, Mapping[str, Any]] = {
 
 _ADDRESS = {"type": "RemoteAddress"}
 
+
+def _window(**changes: Any) -> dict[str, Any]:
+    return {"maintenance": [{"name": "upgrade", "start": "2026-12-06T02:00:00Z", "duration": "2h", **changes}]}
+
+
 _ONE_OF_TWO = "set exactly one of maxUnavailable and minAvailable, or mode: Disabled"
 
 CASES: tuple[BadPolicy, ...] = (
+    BadPolicy(
+        "maintenance in a time zone",
+        _window(start="2026-12-06T02:00:00+01:00"),
+        "spec.maintenance[0].start",
+        "a time in UTC such as 2026-12-06T02:00:00Z",
+        _PATTERN,
+    ),
+    BadPolicy(
+        "maintenance on a day that is not",
+        _window(start="2027-02-29T02:00:00Z"),
+        "spec.maintenance[0].start",
+        "'2027-02-29T02:00:00Z' is not in the calendar",
+        "date-time",
+    ),
+    BadPolicy("maintenance of seconds", _window(duration="59s"), "spec.maintenance[0].duration", "between 1m and 168h"),
+    BadPolicy("maintenance of weeks", _window(duration="169h"), "spec.maintenance[0].duration", "between 1m and 168h"),
+    BadPolicy(
+        "maintenance all day, every day", _window(duration="24h", repeat="Daily"), "spec.maintenance[0].duration", "below 24h with repeat"
+    ),
+    BadPolicy(
+        "maintenance all week, every week",
+        _window(duration="168h", repeat="Weekly"),
+        "spec.maintenance[0].duration",
+        "below 24h with repeat",
+    ),
+    BadPolicy("maintenance that repeats as cron does", _window(repeat="0 2 * * 0"), "spec.maintenance[0].repeat", "'Daily'", '"Daily"'),
     BadPolicy(
         "fewest pods above most", {"scaling": {"minReplicas": 3, "maxReplicas": 2}}, "spec.scaling.minReplicas", "at most maxReplicas"
     ),

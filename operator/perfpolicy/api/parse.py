@@ -20,6 +20,7 @@ _FORMS = (
     ("1s|1m|1h|24h", "1s, 1m, 1h or 24h, the windows the rate limit service counts in"),
     ("%$", "a percentage in quotes such as 99.9%, from 0% to 100%"),
     ("Ki|Mi", "a quantity such as 250m, 2 or 512Mi"),
+    ("T([01]", "a time in UTC such as 2026-12-06T02:00:00Z"),
     ("/ns/", "an identity such as cluster.local/ns/NAMESPACE/sa/SERVICEACCOUNT"),
 )
 """What a pattern's characteristic part stands for, so that a message shows an example instead of a regular expression."""

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from perfpolicy.api.base import POLICY_NAME_MAX, DnsLabel, Rule, Wire
+from perfpolicy.api.maintenance import MaintenanceWindows
 from perfpolicy.api.observability import Observability
 from perfpolicy.api.parse import parse
 from perfpolicy.api.scaling import DisruptionBudget, Scaling
@@ -44,6 +45,8 @@ class PolicySettings(Wire):
     """Limits that hold at every moment."""
     objectives: Objectives | None = None
     """Service level objectives with error budgets."""
+    maintenance: MaintenanceWindows | None = None
+    """Planned maintenance, left out of budgets. Leave a past window in place or take it out: neither changes what was counted."""
     metrics: Metrics | None = None
     """Where the measurements come from, and what their absence means."""
     traffic: Traffic | None = None

@@ -4,7 +4,7 @@ Every check answers for its own condition only and sees what the earlier ones sa
 status does. Unknown is said where nothing is known; it is never rounded to True or False.
 
 Accepted -> Programmed -> WorkloadAvailable -> Ready do not depend on traffic: Ready does not flap with it. MetricsAvailable, TargetsMet and
-BudgetHealthy speak about traffic. Reconciling, Stalled, Conflict and Suspended are present only when they are True.
+BudgetHealthy speak about traffic. Reconciling, Stalled, Conflict, Suspended and Maintenance are present only when they are True.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +20,7 @@ from perfpolicy.api.status import (
     Condition,
     ResourceStatus,
     Status,
+    wire_time,
 )
 from perfpolicy.errors import Problem
 from perfpolicy.evaluate import wire
@@ -356,6 +357,14 @@ def _suspended(known: _Known) -> _Said | None:
     return _Said(TRUE, Reason.SUSPENDED, "spec.suspend is All: nothing is written") if known.programmed.suspended else None
 
 
+def _maintenance(known: _Known) -> _Said | None:
+    planned = known.evaluation.maintenance if known.evaluation is not None else None
+    if planned is None or known.accepted.problems:
+        return None
+    text = f"{', '.join(planned.names)}, until {wire_time(planned.until)}: nothing is counted or judged, and alerts are silent"
+    return _Said(TRUE, Reason.MAINTENANCE, text)
+
+
 _CHAIN: Final[tuple[tuple[ConditionType, Callable[[_Known], _Said | None]], ...]] = (
     (ConditionType.ACCEPTED, _accepted),
     (ConditionType.PROGRAMMED, _programmed),
@@ -368,5 +377,6 @@ _CHAIN: Final[tuple[tuple[ConditionType, Callable[[_Known], _Said | None]], ...]
     (ConditionType.STALLED, _stalled),
     (ConditionType.CONFLICT, _conflict),
     (ConditionType.SUSPENDED, _suspended),
+    (ConditionType.MAINTENANCE, _maintenance),
 )
 _ABNORMAL: Final = frozenset({ConditionType.RECONCILING, ConditionType.STALLED, ConditionType.CONFLICT, ConditionType.SUSPENDED})

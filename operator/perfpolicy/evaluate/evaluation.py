@@ -9,9 +9,10 @@ from perfpolicy.errors import MetricsUnavailable
 from perfpolicy.evaluate import budget, severity
 from perfpolicy.evaluate.budget import BudgetOutcome
 from perfpolicy.evaluate.health import Health, health_of
+from perfpolicy.evaluate.maintenance import Maintenance, active
 from perfpolicy.evaluate.observation import STALE_INTERVALS, Reading, Snapshot, sample_name
 from perfpolicy.evaluate.text import exact
-from perfpolicy.evaluate.verdicts import Outcome, Threshold, Track, hold, judge, thresholds, unloaded
+from perfpolicy.evaluate.verdicts import Outcome, Threshold, Track, hold, judge, suspend, thresholds, unloaded
 from perfpolicy.policy.model import Policy, Proxy
 from perfpolicy.promql import names
 from perfpolicy.promql.rules import revision
@@ -33,6 +34,8 @@ class Evaluation:
     """Served requests per second."""
     refused: bool
     """Proxies of the workload refuse what istiod sends them, as last measured."""
+    maintenance: Maintenance | None = None
+    """Planned maintenance that lasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +73,11 @@ def evaluate(
     reading = Reading(snapshot if isinstance(snapshot, MetricsUnavailable) else snapshot.of(policy), now)
     expected = memory.expected if memory.expected is not None and memory.expected[0] == policy else (policy, revision(policy))
     source, message, unloaded_since = _source(policy, reading, expected[1], memory.unloaded_since)
+    maintenance = active(policy, now)
     outcomes: list[Outcome] = []
     tracks: dict[str, Track] = {}
     for threshold in thresholds(policy):
-        outcome, track = _judge(policy, source, threshold, reading, memory.tracks.get(threshold.name))
+        outcome, track = _judge(policy, source, maintenance, threshold, reading, memory.tracks.get(threshold.name))
         outcomes.append(outcome)
         tracks[threshold.name] = track
     budgets = tuple(budget.judge_budget(policy, item, reading, memory.budgets.get(item.name)) for item in policy.objectives)
@@ -86,21 +90,26 @@ def evaluate(
         source_message=message,
         thresholds=tuple(outcomes),
         objectives=budgets,
-        health=_health(policy, reading) if known else None,
+        health=_health(policy, reading) if known and maintenance is None else None,
         severity=severity.worst(outcomes),
         served=_value(policy, reading, names.SERVED_RATE) if known else None,
         refused=refused,
+        maintenance=maintenance,
     )
     verdicts = {outcome.objective.name: (outcome.verdict, outcome.since) for outcome in budgets}
     return evaluation, EvaluationMemory(tracks, verdicts, unloaded_since, refused, expected)
 
 
-def _judge(policy: Policy, source: Reason, threshold: Threshold, reading: Reading, track: Track | None) -> tuple[Outcome, Track]:
+def _judge(
+    policy: Policy, source: Reason, maintenance: Maintenance | None, threshold: Threshold, reading: Reading, track: Track | None
+) -> tuple[Outcome, Track]:
     """While other rules than the present ones are loaded, the last verdict stands; after three intervals there is none."""
     if source is Reason.PENDING:
         return hold(policy, threshold, reading, track)
     if source is Reason.RULES_NOT_LOADED:
         return unloaded(threshold, track, reading.now)
+    if maintenance is not None:
+        return suspend(policy, threshold, reading, track)
     return judge(policy, threshold, reading, track)
 
 

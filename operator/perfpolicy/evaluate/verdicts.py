@@ -113,6 +113,13 @@ def hold(policy: Policy, threshold: Threshold, reading: Reading, track: Track | 
     return Outcome(threshold, track.shown, Reason.PENDING, track.since, newest), track
 
 
+def suspend(policy: Policy, threshold: Threshold, reading: Reading, track: Track | None) -> tuple[Outcome, Track]:
+    """No verdict in planned maintenance."""
+    track = _track(threshold, track, reading.now)
+    newest = reading.observe(threshold.series, policy.metrics.provider.rule_interval).newest
+    return _without(policy, threshold, track, Reason.MAINTENANCE, newest, reading.now)
+
+
 def unloaded(threshold: Threshold, track: Track | None, now: datetime) -> tuple[Outcome, Track]:
     """No verdict: nobody evaluates the policy's present rules."""
     track = show(_track(threshold, track, now), Verdict.UNKNOWN, now)

@@ -7,7 +7,7 @@ dict, a None meaning "default", or a unit as text. A None here means "not asked 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -707,6 +707,16 @@ class Observability:
 
 
 @dataclass(frozen=True, slots=True)
+class MaintenanceWindow:
+    """A time in which nothing is counted. `every` None: once; else the time from one start to the next, above `duration`."""
+
+    name: str
+    start: datetime
+    duration: timedelta
+    every: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
 class ClassRef:
     """The class that filled this policy."""
 
@@ -735,6 +745,7 @@ class Policy:
     in_mesh: bool = True
     scaling: Scaling | None = None
     disruption_budget: DisruptionBudget | None = None
+    maintenance: tuple[MaintenanceWindow, ...] = ()
 
     @property
     def key(self) -> PolicyKey:

@@ -10,6 +10,7 @@ from perfpolicy.policy.checks import check_class_permitted, check_limits
 from perfpolicy.policy.classes import granted
 from perfpolicy.policy.facts import Facts, pods_in_mesh
 from perfpolicy.policy.layers import merge
+from perfpolicy.policy.maintenance import resolve_maintenance
 from perfpolicy.policy.observability import resolve_observability
 from perfpolicy.policy.resolution import Resolution, filled
 from perfpolicy.policy.scaling import resolve_budget, resolve_scaling
@@ -85,4 +86,5 @@ def _model(context: Resolution, workload: model.Workload, service: model.Service
         in_mesh=in_mesh,
         scaling=resolve_scaling(context, workload),
         disruption_budget=resolve_budget(context, workload),
+        maintenance=resolve_maintenance(settings.maintenance or ()),
     )

@@ -13,18 +13,21 @@
 | MetricsAbsent | no requests were counted at all | 10m | warning |
 
 Ratios over few requests say nothing: HighResponseTime, HighErrorRate and ErrorBudgetBurn also need spec.metrics.minimumRate, and a burn
-alert needs more than one bad request. Every alert carries the identity labels, so a silence or a route can name one policy, and
+alert needs more than one bad request. All are silent in planned maintenance.
+Every alert carries the identity labels, so a silence or a route can name one policy, and
 `namespace`, by which prometheus-operator keeps the routes of teams apart: no author may send into another's.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Final
 
 from perfpolicy.policy import model
 from perfpolicy.promql import istio, names, objectives, proxies
 from perfpolicy.promql.expr import Expr, Matcher, Op, aggregate, binary, call, duration, number
+from perfpolicy.promql.maintenance import outside
 from perfpolicy.promql.rule import Rule, block_of, labels_of, own
 from perfpolicy.units import format_duration, format_percent
 from perfpolicy.vocabulary import AlertName
@@ -84,7 +87,7 @@ def _response_time(policy: model.Policy) -> Iterator[Rule]:
                 timedelta(minutes=2),
                 f"{limit.name} of {policy.key} is {{{{ $value | humanizeDuration }}}}, above {format_duration(maximum)}",
                 # The series carries it anyway; promtool takes rules for duplicates that differ in their expressions only.
-                **{names.QUANTILE: quantile},
+                {names.QUANTILE: quantile},
             )
 
 
@@ -125,7 +128,7 @@ def _circuit(policy: model.Policy) -> Iterator[Rule]:
     window = max(_OPEN_WINDOW, policy.metrics.provider.scrape_interval * 4)
     refused = aggregate("sum", call("increase", istio.circuit_open(policy).over(window))).above(0)
     text = f"clients' proxies refused {{{{ $value | humanize }}}} requests to {policy.key} in {duration(window)}: circuit open"
-    yield _alert(policy, AlertName.CIRCUIT_BREAKER_OPEN, CRITICAL, refused, timedelta(minutes=1), text)
+    yield _alert(policy, AlertName.CIRCUIT_BREAKER_OPEN, CRITICAL, refused, timedelta(minutes=1), text, reads=window)
 
 
 def _certificates(policy: model.Policy) -> Iterator[Rule]:
@@ -146,7 +149,7 @@ def _handshakes(policy: model.Policy) -> Iterator[Rule]:
     failed = proxies.failed_handshakes(policy, window).above(_FEW_FAILURES)
     text = f"{{{{ $value | humanize }}}} connections to {policy.key} failed in {duration(window)} before their callers were authenticated"
     for level, condition in ((WARNING, failed), (CRITICAL, failed.above(proxies.handshakes(policy, window)))):
-        yield _alert(policy, AlertName.HANDSHAKE_FAILURES, level, condition, timedelta(minutes=5), text)
+        yield _alert(policy, AlertName.HANDSHAKE_FAILURES, level, condition, timedelta(minutes=5), text, reads=window)
 
 
 def _burn(policy: model.Policy) -> Iterator[Rule]:
@@ -172,7 +175,7 @@ def _burn_alert(policy: model.Policy, objective: model.Objective, pair: objectiv
         f"over {duration(pair.long)}, above {factor:.2f}"
     )
     labels = {names.OBJECTIVE: objective.name, "long": duration(pair.long), "short": duration(pair.short)}
-    return _alert(policy, AlertName.ERROR_BUDGET_BURN, CRITICAL if pair.page else WARNING, guarded, timedelta(0), text, **labels)
+    return _alert(policy, AlertName.ERROR_BUDGET_BURN, CRITICAL if pair.page else WARNING, guarded, timedelta(0), text, labels)
 
 
 def _significant(policy: model.Policy, objective: model.Objective, pair: objectives.BurnAlert, enough: Decimal) -> Expr:
@@ -198,15 +201,25 @@ def _with_traffic(policy: model.Policy, condition: Expr) -> Expr:
     return condition.also(enough, f"on ({', '.join(names.IDENTITY)})")
 
 
-def _alert(policy: model.Policy, name: AlertName, level: str, expr: Expr, hold: timedelta, summary: str, **labels: str) -> Rule:
-    """`summary` is ours and may hold template expressions; what the user wrote is escaped."""
+def _alert(
+    policy: model.Policy,
+    name: AlertName,
+    level: str,
+    expr: Expr,
+    hold: timedelta,
+    summary: str,
+    labels: Mapping[str, str] = MappingProxyType({}),
+    *,
+    reads: timedelta = timedelta(0),
+) -> Rule:
+    """`summary` is ours and may hold template expressions; what the user wrote is escaped. `reads`: how far back into raw samples."""
     wanted = policy.observability.alerts
     theirs = {key: plain(value) for key, value in wanted.labels.items()} if wanted else {}
     annotations = {"summary": summary}
     if wanted and wanted.runbook:
         annotations["runbook_url"] = plain(wanted.runbook)
     theirs |= {**labels, **labels_of(policy), "namespace": policy.key.namespace, "severity": level}
-    return Rule(name.value, expr, theirs, True, hold, annotations)
+    return Rule(name.value, outside(policy, expr, reads), theirs, True, hold, annotations)
 
 
 def plain(text: str) -> str:

@@ -18,7 +18,8 @@ from typing import Final
 from perfpolicy.policy import model
 from perfpolicy.promql import names, sources
 from perfpolicy.promql.buckets import INFINITE, bound_at_least, bound_patterns, one_of, recorded_bounds
-from perfpolicy.promql.expr import Expr, Selector, aggregate, binary, call, number, seconds
+from perfpolicy.promql.expr import Expr, Selector, aggregate, binary, call, number, relabel, seconds
+from perfpolicy.promql.maintenance import lateness, nothing_counted, outside
 from perfpolicy.promql.rule import Rule, block_of, bucket_sum, bucket_sums, one_spelling, own, record, summed, with_bounds
 from perfpolicy.promql.scope import containers
 
@@ -30,12 +31,12 @@ and a rate needs two values. In a shorter range CPU is unknown more often than n
 def steps(policy: model.Policy) -> Iterator[Rule]:
     """Increases over one rule interval, from raw counters. An absent error series reads as 0 only where requests were counted."""
     raw = sources.requests(policy)
-    yield record(policy, names.OFFERED_STEP, _request_step(policy, raw.offered, raw.offered))
-    yield record(policy, names.JUDGED_STEP, _request_step(policy, raw.judged, raw.offered))
+    yield _counted(policy, names.OFFERED_STEP, _request_step(policy, raw.offered, raw.offered))
+    yield _counted(policy, names.JUDGED_STEP, _request_step(policy, raw.judged, raw.offered))
     # Counted, not summed: a NaN somebody else wrote in the policy's name would stay in its own errors for a whole window.
     nothing = aggregate("count", own(policy, names.JUDGED_STEP).instant()) * number(0)
     parts = [_request_step(policy, selector, raw.offered).otherwise(nothing) for selector in raw.bad]
-    yield record(policy, names.ERRORS_STEP, _total(parts) if parts else nothing)
+    yield _counted(policy, names.ERRORS_STEP, _total(parts) if parts else nothing)
     histogram = sources.durations(policy)
     if histogram is not None:
         yield from _duration_steps(policy, histogram)
@@ -49,21 +50,21 @@ def _duration_steps(policy: model.Policy, histogram: sources.Durations) -> Itera
         return
     if histogram.unit == 1:
         selected = histogram.buckets.where(one_of(*bound_patterns(*bounds), INFINITE))
-        yield record(policy, names.DURATION_BUCKET_STEP, aggregate("sum", one_spelling(_differences(policy, selected)), (names.BOUND,)))
-        yield record(policy, names.DURATION_SUM_STEP, _step(policy, histogram.total))
+        yield _counted(policy, names.DURATION_BUCKET_STEP, aggregate("sum", one_spelling(_differences(policy, selected)), (names.BOUND,)))
+        yield _counted(policy, names.DURATION_SUM_STEP, _step(policy, histogram.total))
         return
     for bound in bounds:
         selected = histogram.buckets.where(one_of(*bound_patterns(bound / histogram.unit)))
-        yield record(policy, names.DURATION_BUCKET_STEP, _step(policy, selected), **{names.BOUND: f"{bound:f}"})
-    yield record(policy, names.DURATION_BUCKET_STEP, _step(policy, histogram.buckets.where(one_of(INFINITE))), **{names.BOUND: "+Inf"})
-    yield record(policy, names.DURATION_SUM_STEP, _step(policy, histogram.total) * number(histogram.unit))
+        yield _counted(policy, names.DURATION_BUCKET_STEP, _step(policy, selected), **{names.BOUND: f"{bound:f}"})
+    yield _counted(policy, names.DURATION_BUCKET_STEP, _step(policy, histogram.buckets.where(one_of(INFINITE))), **{names.BOUND: "+Inf"})
+    yield _counted(policy, names.DURATION_SUM_STEP, _step(policy, histogram.total) * number(histogram.unit))
 
 
 def _native_steps(policy: model.Policy, histogram: Selector, bounds: tuple[Decimal, ...]) -> Iterator[Rule]:
     """A native histogram's difference, recorded as it is, and the shares of it below each bound (interpolated within its own buckets)."""
     now, before = _newest(policy, histogram), _newest(policy, histogram, earlier=True)
     grown = call("histogram_count", now).at_least(call("histogram_count", before))
-    yield record(policy, names.DURATION_NATIVE_STEP, aggregate("sum", (now - before).also(grown)))
+    yield _counted(policy, names.DURATION_NATIVE_STEP, aggregate("sum", (now - before).also(grown)))
     step = own(policy, names.DURATION_NATIVE_STEP).instant()
     count = call("histogram_count", step)
     for bound in bounds:
@@ -78,16 +79,20 @@ def _native_steps(policy: model.Policy, histogram: Selector, bounds: tuple[Decim
 def blocks(policy: model.Policy) -> Iterator[Rule]:
     """Sums of ten steps. Read one step late: a step still being written when the block is summed would be lost to every window."""
     late = policy.metrics.provider.rule_interval
+    nothing = nothing_counted(policy)
 
-    def block(series: Selector) -> Expr:
-        return call("sum_over_time", series.back(late).over(block_of(policy.metrics.provider)))
+    def block(series: Selector, *bounds: str) -> Expr:
+        total = call("sum_over_time", series.back(late).over(block_of(policy.metrics.provider)))
+        for zero in [relabel(nothing, names.BOUND, bound) for bound in bounds] or [nothing] if nothing else []:
+            total = total.otherwise(zero)
+        return total
 
     yield record(policy, names.JUDGED_BLOCK, block(own(policy, names.JUDGED_STEP)))
     yield record(policy, names.ERRORS_BLOCK, block(own(policy, names.ERRORS_STEP)))
     bounds = {bound_at_least(policy, objective.threshold) for objective in policy.objectives if objective.threshold is not None}
     if bounds:
         buckets = own(policy, names.DURATION_BUCKET_STEP).where(with_bounds(*sorted(bounds), infinite=True))
-        yield record(policy, names.DURATION_BUCKET_BLOCK, block(buckets))
+        yield record(policy, names.DURATION_BUCKET_BLOCK, block(buckets, *(f"{bound:f}" for bound in sorted(bounds)), "+Inf"))
 
 
 def window_values(policy: model.Policy) -> Iterator[Rule]:
@@ -125,10 +130,16 @@ def resources(policy: model.Policy) -> Iterator[Rule]:
     if policy.thresholds.cpu is not None and cpu:
         window = max(policy.thresholds.window, provider.scrape_interval * 4, CPU_WINDOW_MIN)
         used = call("rate", containers(policy, "container_cpu_usage_seconds_total").over(window))
-        yield record(policy, names.CPU_RATIO, aggregate("avg", aggregate("max", used, ("pod",))) / number(cpu))
+        mean_pod = aggregate("avg", aggregate("max", used, ("pod",))) / number(cpu)
+        yield record(policy, names.CPU_RATIO, outside(policy, mean_pod, window))
     if policy.thresholds.memory is not None and memory:
         used = containers(policy, "container_memory_working_set_bytes").instant()
         yield record(policy, names.MEMORY_RATIO, aggregate("max", used) / number(memory))
+
+
+def _counted(policy: model.Policy, series: str, expr: Expr, **labels: str) -> Rule:
+    """A step read from raw counters."""
+    return record(policy, series, outside(policy, expr), **labels)
 
 
 def _request_step(policy: model.Policy, selector: Selector, offered: Selector) -> Expr:
@@ -142,7 +153,8 @@ def _request_step(policy: model.Policy, selector: Selector, offered: Selector) -
     now, before = _newest(policy, selector), _newest(policy, selector, earlier=True)
     known = _newest(policy, offered, earlier=True)
     born = binary(now, "unless", before).also(known, "on (job, instance)")
-    estimated = call("increase", selector.back(_lateness(policy)).over(step + scrape)) * seconds(step) / seconds(step + scrape)
+    late = lateness(policy.metrics.provider)
+    estimated = call("increase", selector.back(late).over(step + scrape)) * seconds(step) / seconds(step + scrape)
     return aggregate("sum", (now - before).at_least(0).otherwise(born).otherwise(estimated)).at_least(0)
 
 
@@ -159,17 +171,8 @@ def _differences(policy: model.Policy, selector: Selector) -> Expr:
 def _newest(policy: model.Policy, selector: Selector, earlier: bool = False) -> Expr:
     """Each series' newest sample, now or one rule interval earlier; two failed scrapes in a row are bridged."""
     step, scrape = policy.metrics.provider.rule_interval, policy.metrics.provider.scrape_interval
-    late = _lateness(policy)
+    late = lateness(policy.metrics.provider)
     return call("last_over_time", selector.back(late + step if earlier else late).over(step + scrape * 2))
-
-
-def _lateness(policy: model.Policy) -> timedelta:
-    """How far in the past a step ends: a fifth of the scrape interval, more than a scrape takes.
-
-    A sample carries the time its scrape began and is stored when it ended. Read without delay, a sample in between is missing from this
-    step, and the next one takes it for known: its increase is lost, and as a target keeps its place in the interval, lost every time.
-    """
-    return policy.metrics.provider.scrape_interval / 5
 
 
 def _total(parts: list[Expr]) -> Expr:

@@ -206,6 +206,7 @@ def verdicts(evaluation: Evaluation) -> tuple[object, ...]:
     return (
         evaluation.source,
         evaluation.refused,
+        evaluation.maintenance,
         tuple((outcome.verdict, outcome.reason) for outcome in evaluation.thresholds),
         tuple((outcome.verdict, outcome.reason) for outcome in evaluation.objectives),
         evaluation.severity,
