@@ -40,6 +40,7 @@ PROGRAMMED = {
     "conflict": ProgrammedState(conflicts=(Claim(Reason.FOREIGN_OBJECT, "theirs"),)),
     "reported": ProgrammedState(reported=(Claim(Reason.HOST_CLAIMED, "theirs"),)),
     "suspended": ProgrammedState(suspended=True),
+    "suspended before it was applied": ProgrammedState(suspended=True, waiting=("Service web",)),
 }
 WORKLOAD = {
     "available": WorkloadState(2, 2),
@@ -61,9 +62,10 @@ def meant(state: State) -> tuple[str, str]:
     if state.accepted == "refused":
         return "Degraded", "Failed"
     if state.accepted == "not looked at":
-        return ("Suspended" if state.programmed == "suspended" else "Progressing"), "InProgress"
-    if state.programmed == "suspended":
-        return "Suspended", "InProgress"
+        return ("Suspended" if state.programmed.startswith("suspended") else "Progressing"), "InProgress"
+    if state.programmed.startswith("suspended"):
+        in_force = state.programmed == "suspended" and state.workload == "available"
+        return "Suspended", "Current" if in_force else "InProgress"
     if state.programmed in ("refused by the API server", "kind missing", "conflict"):
         return "Degraded", "Failed"
     done = state.programmed in DONE and state.workload == "available"

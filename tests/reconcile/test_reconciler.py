@@ -288,10 +288,28 @@ async def test_a_suspended_policy_is_left_as_it_is(bench: Bench) -> None:
     await bench.create(policy)
     await bench.create(changed(policy, suspend="All"))
     assert bench.condition("Suspended") == ("True", "Suspended")
+    assert bench.condition("Programmed") == ("True", "Suspended")
     bench.api.remove(ChildRef(SERVICE, "ns", "web"))
     await bench.settle()
     assert "Service" not in bench.kinds()
+    assert bench.condition("Programmed") == ("Unknown", "Suspended")
     assert any(item["kind"] == "Service" for item in bench.api.statuses[WEB]["resources"])
+
+
+async def test_a_suspended_policy_is_in_force_only_while_it_is_as_its_spec_wants_it(bench: Bench) -> None:
+    policy = raw_policy(network={"ingress": []})
+    await bench.create(changed(policy, version=1, suspend="All"))
+    assert (bench.kinds(), bench.condition("Programmed")) == (set(), ("Unknown", "Suspended"))
+    await bench.create(changed(policy, version=2))
+    await bench.create(changed(policy, version=3, suspend="All"))
+    assert bench.condition("Programmed") == ("True", "Suspended")
+    without = changed(policy, version=4, suspend="All")
+    del without["spec"]["network"]
+    await bench.create(without)
+    assert bench.condition("Programmed") == ("Unknown", "Suspended")
+    message = next(each["message"] for each in bench.api.statuses[WEB]["conditions"] if each["type"] == "Programmed")
+    assert "NetworkPolicy" in message
+    assert "NetworkPolicy" in bench.kinds()
 
 
 async def test_observe_from_the_start_writes_rules_only(bench: Bench) -> None:

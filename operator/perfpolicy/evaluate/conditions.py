@@ -66,7 +66,9 @@ class ProgrammedState:
     failures: tuple[str, ...] = ()
     """One message per child the API server refused: stays until somebody changes something."""
     waiting: tuple[str, ...] = ()
-    """What is in the way and passes by itself: an answer that did not come, a former policy's child that is still being deleted."""
+    """What is in the way and passes by itself: an answer that did not come, a former policy's child that is still being deleted. Of a
+    suspended policy: what would be written.
+    """
     refused: bool = False
     """Proxies of the workload refuse what istiod sends them."""
     observe_only: bool = False
@@ -229,7 +231,9 @@ def _programmed(known: _Known) -> _Said:
     if known.said[ConditionType.ACCEPTED].status is not TRUE:
         return _Said(UNKNOWN, Reason.PENDING, "not accepted, so nothing is applied; the last good children stay")
     if state.suspended:
-        return _Said(UNKNOWN, Reason.SUSPENDED, "spec.suspend is All: nothing is written")
+        if state.waiting:
+            return _Said(UNKNOWN, Reason.SUSPENDED, f"{_SUSPENDED}, though the spec asks for it: {', '.join(state.waiting)}")
+        return _Said(TRUE, Reason.SUSPENDED, f"{_SUSPENDED}, and nothing needs to be")
     if state.failures:
         return _Said(FALSE, Reason.APPLY_FAILED, "; ".join(state.failures))
     if state.missing:
@@ -251,6 +255,7 @@ def _programmed(known: _Known) -> _Said:
     return _Said(TRUE, Reason.PROGRAMMED, f"{len(state.resources)} objects applied")
 
 
+_SUSPENDED: Final = "spec.suspend is All: nothing is written"
 _REJECTED: Final = (
     "all objects are applied, but proxies of the workload's pods refuse the listeners istiod makes of them and keep those they had: the"
     " policy's EnvoyFilter is not in force, because of itself or of somebody else's for the same pods; the logs of istio-proxy say why"
@@ -354,7 +359,7 @@ def _conflict(known: _Known) -> _Said | None:
 
 
 def _suspended(known: _Known) -> _Said | None:
-    return _Said(TRUE, Reason.SUSPENDED, "spec.suspend is All: nothing is written") if known.programmed.suspended else None
+    return _Said(TRUE, Reason.SUSPENDED, _SUSPENDED) if known.programmed.suspended else None
 
 
 def _maintenance(known: _Known) -> _Said | None:

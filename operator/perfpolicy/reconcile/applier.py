@@ -132,6 +132,22 @@ class Applier:
             await self._prune(policy, before, desired, prunable - {AUTOSCALER}, since, outcome)
         return outcome
 
+    def unapplied(self, policy: Policy, manifests: Iterable[Manifest], prunable: frozenset[GroupKind]) -> tuple[ChildRef, ...]:
+        """What `apply` would write or delete, by what is known without asking."""
+        desired = {ref_of(manifest): manifest for manifest in manifests}
+        owned = self._children.owned(policy.identity.uid)
+        autoscaled = self._has_autoscaler(policy, desired)
+
+        def applied(ref: ChildRef, manifest: Manifest) -> bool:
+            child = self._children.get(ref)
+            if child is None or child.deleting or ref not in owned:
+                return False
+            return self._due(child, Wanted(manifest, 0.0, True, autoscaled or self._scaled(ref))) is None
+
+        different = {ref for ref, manifest in desired.items() if not applied(ref, manifest)}
+        superfluous = {ref for ref in owned if ref not in desired and ref.kind in prunable}
+        return tuple(sorted(different | superfluous, key=str))
+
     def _has_autoscaler(self, policy: Policy, desired: Iterable[ChildRef]) -> bool:
         """Of its own: wanted, or still there."""
         return any(ref.kind == AUTOSCALER for ref in (*desired, *self._children.owned(policy.identity.uid)))
@@ -195,17 +211,13 @@ class Applier:
         if router and ownership is Ownership.OURS:
             self._conflict(ref, f"spec.http of {ref} is managed by {router}", outcome)
             return
-        content = with_digest(manifest)
-        converged = self._is_converged(child, content)
-        if not converged and (yielded := self._yields_replicas(child, wanted)):
-            content = with_digest(_without_replicas(manifest))
-            converged = self._is_converged(child, content)
-        if converged:
+        content = self._due(child, wanted)
+        if content is None:
             self._hold(ref, manifest, child.judged(), outcome)
             return
         content["metadata"] = {**content["metadata"], "uid": child.uid}
         try:
-            if yielded and not child.replicas:
+            if self._yields_replicas(child, wanted) and not child.replicas:
                 await self._hand_over_replicas(ref, child, manifest, outcome)
             applied = await self._objects.apply(content, force=True)
         except ApiRejected as error:
@@ -214,6 +226,13 @@ class Applier:
             raise
         outcome.writes += 1
         self._hold(ref, manifest, observe(applied.metadata).judged(), outcome)
+
+    def _due(self, child: Child, wanted: Wanted) -> Manifest | None:
+        """What is to be applied onto a child; None where it is as wanted."""
+        content = with_digest(wanted.manifest)
+        if not self._is_converged(child, content) and self._yields_replicas(child, wanted):
+            content = with_digest(_without_replicas(wanted.manifest))
+        return None if self._is_converged(child, content) else content
 
     def _yields_replicas(self, child: Child, wanted: Wanted) -> bool:
         """Whether somebody else says how many replicas there are."""

@@ -218,9 +218,6 @@ class Reconciler:
 
     async def _program(self, policy: Policy, state: PolicyState) -> Pass:
         inventory = tuple(_inventory(policy, state.status))
-        if policy.suspended:
-            state.held, state.programmed = inventory, ProgrammedState(suspended=True)
-            return Pass()
         served = self.served
         try:
             rendering = render(policy, served)
@@ -228,6 +225,13 @@ class Reconciler:
             _log.exception("a policy cannot be rendered", extra={"policy": str(policy.key)})
             state.held, state.programmed = inventory, ProgrammedState(failures=(str(error),))
             return Pass(after=_RECHECK, result=Result.ERROR)
+        # What an Observe policy does not write it does not delete either: its other children stay as they are.
+        prunable = frozenset(kind.group_kind for kind in KINDS if kind.observing) & served if policy.mode is Mode.OBSERVE else served
+        if policy.suspended:
+            due = tuple(map(str, self.applier.unapplied(policy, rendering.manifests, prunable)))
+            missing = programmed(policy, rendering, Outcome()).missing
+            state.held, state.programmed = inventory, ProgrammedState(suspended=True, waiting=(*due, *missing))
+            return Pass()
         _expect_rules(state, policy, rendering)
         withheld: dict[GroupKind, Withheld] = {}
         entitled = partial(self._entitled, policy)
@@ -236,8 +240,6 @@ class Reconciler:
         reported = tuple(Claim(claim.reason, claim.message) for claim in self.hub.foreign.reported(policy, entitled))
         if policy.mode is Mode.OBSERVE:
             withheld, reported = {}, ()
-        # What an Observe policy does not write it does not delete either: its other children stay as they are.
-        prunable = frozenset(kind.group_kind for kind in KINDS if kind.observing) & served if policy.mode is Mode.OBSERVE else served
         outcome = await self.applier.apply(policy, rendering.manifests, withheld, inventory, prunable, self.asked(policy.key))
         self.hub.dependents.add(policy.key, outcome.blocked_by)
         state.held = tuple(sorted(outcome.held, key=lambda held: str(held.ref)))
