@@ -1,8 +1,9 @@
 """What the live-status tests look at: one run of about two and a half minutes, in which four policies are broken and repaired at once.
 
 `alpha` gets slow and full, `beta` fails and computes, `gamma` loses its metrics source, `delta` fails and is measured by what its
-application counts; in the broken phase the operator is killed and another namespace forges series. Nothing is judged here, and nothing
-missed ends the run: the tests say what did not happen in time.
+application counts; three more, of other sources, fail all the time (e2e/live_sources.py), and so does `planned`, in maintenance. In the
+broken phase the operator is killed and another namespace forges series. Nothing is judged here, and nothing missed ends the run: the tests
+say what did not happen in time.
 """
 
 import json
@@ -17,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from e2e import live_policies
+from e2e import live_policies, live_sources
 from e2e.cluster import Cluster
 from e2e.live_policies import FAULT_RATE, RATE, WINDOW_SECONDS, live_class, live_policy, targets
 from e2e.operator_process import OperatorProcess
@@ -33,6 +34,7 @@ from lab.workloads import namespace as namespace_of
 ALPHA, BETA, GAMMA = NAMES = ("alpha", "beta", "gamma")
 DELTA = "delta"
 DELTA_RATE = 10.0
+SOURCES_RATE = 20.0
 POLL_SECONDS = 5.0
 """The operator's polling interval: its own default."""
 SETTLE = timedelta(seconds=WINDOW_SECONDS + 7)
@@ -58,6 +60,7 @@ class Recorded:
     series: list[dict[str, Any]] = field(default_factory=list)
     raw: list[dict[str, Any]] = field(default_factory=list)
     application: list[dict[str, Any]] = field(default_factory=list)
+    alerts: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def mark(self, name: str) -> datetime:
@@ -89,19 +92,24 @@ class Recorded:
 def tell(recorded: Recorded, operator: OperatorProcess, stub: PrometheusStub) -> None:
     """The whole run."""
     _before_traffic(recorded)
-    stub.mode = Mode.PASS
-    with _requests(recorded, "gamma", GAMMA, 10.0), _requests(recorded, "delta", DELTA, DELTA_RATE):
-        with _requests(recorded, "healthy alpha", ALPHA, RATE), _requests(recorded, "healthy beta", BETA, RATE):
-            _healthy(recorded)
-        _break(recorded, stub)
-        with _requests(recorded, "broken alpha", ALPHA, RATE), _requests(recorded, "broken beta", BETA, FAULT_RATE):
-            _broken(recorded, stub)
-            _restarted(recorded, operator)
-            _forged(recorded)
-        _repair(recorded, stub)
-        with _requests(recorded, "repaired alpha", ALPHA, RATE), _requests(recorded, "repaired beta", BETA, RATE):
-            _repaired(recorded)
+    with _requests(recorded, "sources", live_sources.EDGE, SOURCES_RATE, "sources load"):
+        stub.mode = Mode.PASS
+        with _requests(recorded, "gamma", GAMMA, 10.0), _requests(recorded, "delta", DELTA, DELTA_RATE):
+            _told_under_load(recorded, operator, stub)
     _collect(recorded)
+
+
+def _told_under_load(recorded: Recorded, operator: OperatorProcess, stub: PrometheusStub) -> None:
+    with _requests(recorded, "healthy alpha", ALPHA, RATE), _requests(recorded, "healthy beta", BETA, RATE):
+        _healthy(recorded)
+    _break(recorded, stub)
+    with _requests(recorded, "broken alpha", ALPHA, RATE), _requests(recorded, "broken beta", BETA, FAULT_RATE):
+        _broken(recorded, stub)
+        _restarted(recorded, operator)
+        _forged(recorded)
+    _repair(recorded, stub)
+    with _requests(recorded, "repaired alpha", ALPHA, RATE), _requests(recorded, "repaired beta", BETA, RATE):
+        _repaired(recorded)
 
 
 def set_up(cluster: Cluster, namespace: str, stub: PrometheusStub) -> None:
@@ -115,6 +123,8 @@ def set_up(cluster: Cluster, namespace: str, stub: PrometheusStub) -> None:
         live_policy(BETA, namespace, namespace, _LOOSE_LATENCY, {"min": "45", "max": "1000"}, cpu="20%"),
         live_policy(GAMMA, namespace, f"{namespace}-stub", _REAL_LATENCY, users),
         live_policy(DELTA, namespace, namespace, _LOOSE_LATENCY, users, source=live_policies.APPLICATION),
+        *live_sources.objects(namespace),
+        *(live_sources.policy(name, namespace, namespace) for name in (*live_sources.SOURCES, live_sources.PLANNED)),
     )
 
 
@@ -202,6 +212,8 @@ def _repair(recorded: Recorded, stub: PrometheusStub) -> None:
 def _repaired(recorded: Recorded) -> None:
     for name in NAMES:
         recorded.await_status(f"{name} repaired", name, _met, 80)
+    for name in (*live_sources.SOURCES, live_sources.PLANNED):
+        recorded.await_status(f"{name} judged", name, lambda shown: shown.violated() == {"errorRate"}, 20)
 
 
 def _collect(recorded: Recorded) -> None:
@@ -213,16 +225,22 @@ def _collect(recorded: Recorded) -> None:
     recorded.application = prometheus.query(recorded.cluster.lab, application)
     raw = f'istio_requests_total{{destination_workload_namespace="{recorded.namespace}"}}[6m]'
     recorded.raw = prometheus.query(recorded.cluster.lab, raw)
+    alerts = f'ALERTS{{policy_namespace="{recorded.namespace}", policy=~"{live_sources.JOBS}|{live_sources.PLANNED}"}}[6m]'
+    recorded.alerts = prometheus.query(recorded.cluster.lab, alerts)
     text = recorded.cluster.kubectl("get", "events", "-n", recorded.namespace, "-o", "json")
     recorded.events = [event for event in json.loads(text)["items"] if event["involvedObject"]["kind"] == "PerformancePolicy"]
 
 
 @contextmanager
-def _requests(recorded: Recorded, what: str, name: str, rate: float) -> Iterator[None]:
-    """Requests to a policy while the block runs; what k6 saw is noted at its end."""
+def _requests(recorded: Recorded, what: str, name: str, rate: float, mark: str = "") -> Iterator[None]:
+    """Requests to a policy while the block runs; what k6 saw is noted at its end. `mark`: notes when they begin and end."""
     wanted = Load(rate, 600, targets(name, recorded.namespace))
     with load.start(recorded.cluster.lab, wanted) as run:
+        if mark:
+            recorded.mark(mark)
         yield
+        if mark:
+            recorded.mark(f"{mark} end")
         run.stop()
         recorded.loads[what] = run.result()
 

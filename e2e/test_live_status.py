@@ -8,7 +8,7 @@ import secrets
 import statistics
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -16,7 +16,8 @@ import pytest
 from e2e import live_story
 from e2e.cluster import Cluster, apply_crds
 from e2e.live_policies import ERROR_EVERY, FAULT_RATE, RATE, RULE_SECONDS
-from e2e.live_story import ALPHA, BETA, DELTA, GAMMA, NAMES, POLL_SECONDS, SETTLE, Recorded
+from e2e.live_sources import JOBS, LATENCY_MS, NU, PLANNED, SOURCES
+from e2e.live_story import ALPHA, BETA, DELTA, GAMMA, NAMES, POLL_SECONDS, SETTLE, SOURCES_RATE, Recorded
 from e2e.operator_process import OperatorProcess, free_port
 from e2e.prometheus_stub import Mode, PrometheusStub
 from e2e.status_history import Shown, StatusHistory
@@ -193,6 +194,65 @@ def test_a_policy_is_judged_by_what_its_application_counts(recorded: Recorded) -
     first = sum(float(row["values"][0][1]) for row in recorded.application if row["metric"]["code"] != "200")
     assert steps["judged"] == pytest.approx(sum(counted.values()) + first, rel=0.001)
     assert steps["errors"] == pytest.approx(sum(count for code, count in counted.items() if code != "200") + first, rel=0.001)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_says_what_the_load_generator_saw(recorded: Recorded, name: str) -> None:
+    """Envoy's own statistics, a native histogram, and counters selected by PromQL, each without any other witness."""
+    k6, samples = recorded.loads["sources"], _within(recorded, name, "sources load")
+    shown = recorded.reached[f"{name} judged"]
+    assert shown is not None, recorded.history.latest(name).status
+    rates = [_number(item, "throughputMax") for item in samples]
+    errors = [float(parse_percent(item.threshold("errorRate")["observed"])) for item in samples]
+    print(f"{name}: {statistics.median(rates)}/s, k6 {k6.rate:.2f}/s; errors {statistics.median(errors)}, k6 {k6.error_share:.4f}")
+    assert k6.error_share == pytest.approx(1 / ERROR_EVERY, abs=0.002)
+    # As with Istio's figures: what a busy machine's windows lack others have more of.
+    offered = statistics.median(rates)
+    uneven = abs(1 - k6.rate / SOURCES_RATE) + (max(rates) - min(rates)) / offered
+    assert offered == pytest.approx(k6.rate, rel=0.02 + uneven)
+    begin, end = recorded.marks["sources load"] + SETTLE, recorded.marks["sources load end"]
+    judged, bad = (
+        sum(value for at, value in recorded.samples(f"perfpolicy:{series}:step", name) if begin < at < end)
+        for series in ("judged", "errors")
+    )
+    assert bad / judged == pytest.approx(k6.error_share, abs=0.002)
+    assert statistics.median(errors) == pytest.approx(k6.error_share, abs=0.02)
+    for quantile, seen in (("p50", k6.p50_ms), ("p95", k6.p95_ms)) if name != JOBS else ():
+        low, high = _interval(samples[-1], quantile)
+        print(f"{name}: {quantile} {samples[-1].threshold(quantile)['observed']} of ({low:g}, {high:g}] ms, k6 {seen:.4g} ms")
+        assert _bucket(low) <= _bucket(seen or 0) <= _bucket(high) + 1, "more than one bucket apart"
+
+
+def test_a_native_histogram_is_read_as_one(recorded: Recorded) -> None:
+    """Not the classic one beside it, which has no such series."""
+    steps = [row for row in recorded.series if row["metric"]["__name__"] == "perfpolicy:duration_seconds:step"]
+    assert [row["metric"]["policy"] for row in steps] == [NU]
+    assert "histograms" in steps[0]
+    mean = statistics.median(value for _, value in recorded.samples("perfpolicy:latency_seconds:mean", NU))
+    # k6 waits for its own turn, too.
+    assert LATENCY_MS / 1000 <= mean <= (recorded.loads["sources"].mean_ms or 0) / 1000 * 1.1
+
+
+def test_planned_maintenance_counts_nothing_until_it_is_over(recorded: Recorded) -> None:
+    """The same requests that break `jobs` all the time."""
+    first = next(shown for shown in recorded.history.of(PLANNED, recorded.marks["load"]) if shown.status)
+    assert first.condition("Maintenance") == ("True", "Maintenance")
+    until = datetime.fromisoformat(first.message("Maintenance").split("until ")[1].split(": ")[0])
+    during = recorded.history.of(PLANNED, recorded.marks["load"], until)
+    assert {(item["verdict"], item["reason"]) for shown in during for item in shown.status["thresholds"]} == {("Unknown", "Maintenance")}
+    judged = recorded.samples("perfpolicy:judged:step", PLANNED)
+    print(f"until {until:%H:%M:%S}, first step {judged[0][0]:%H:%M:%S}, {len(judged)} steps")
+    assert judged[0][0] >= until
+    assert recorded.samples("perfpolicy:judged:step", JOBS)[0][0] < until
+    fired = {
+        name: [float(at) for row in recorded.alerts if row["metric"]["policy"] == name for at, _ in row["values"]]
+        for name in (JOBS, PLANNED)
+    }
+    assert min(fired[JOBS]) < until.timestamp()
+    assert all(at >= until.timestamp() for at in fired[PLANNED])
+    after = recorded.reached["planned judged"]
+    assert after is not None, recorded.history.latest(PLANNED).status
+    assert "Maintenance" not in {item["type"] for item in after.status["conditions"]}
 
 
 def test_an_unreachable_source_is_no_verdict_and_no_write(recorded: Recorded) -> None:

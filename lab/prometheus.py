@@ -108,6 +108,7 @@ def config(lab: Lab) -> dict[str, Any]:
                 "http_sd_configs": [{"url": f"http://127.0.0.1:{lab.port('exporter')}/sd", "refresh_interval": "2s"}],
             },
             _pods_job(kubeconfig),
+            _native_job(kubeconfig),
             _sidecars_job(kubeconfig),
             _containers_job(kubeconfig, lab.pki / "admin.token"),
             {"job_name": "lab-exporter", "static_configs": [{"targets": [f"127.0.0.1:{lab.port('exporter')}"]}]},
@@ -116,14 +117,19 @@ def config(lab: Lab) -> dict[str, Any]:
     }
 
 
-def _pods_job(kubeconfig: str) -> dict[str, Any]:
+def _native_job(kubeconfig: str) -> dict[str, Any]:
+    """Pods that ask for native histograms, by the annotation's value `native`: a job apart, for istio-agents answer no Protobuf."""
+    return {**_pods_job(kubeconfig, "native"), "job_name": "native-pods", "scrape_native_histograms": True}
+
+
+def _pods_job(kubeconfig: str, asked: str = "true") -> dict[str, Any]:
     """Pods that ask for it by annotation, in plaintext straight at their address: what STRICT mTLS must not break."""
     annotation = "__meta_kubernetes_pod_annotation_prometheus_io_"
     return {
         "job_name": "kubernetes-pods",
         "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": kubeconfig}],
         "relabel_configs": [
-            {"source_labels": [f"{annotation}scrape"], "regex": "true", "action": "keep"},
+            {"source_labels": [f"{annotation}scrape"], "regex": asked, "action": "keep"},
             {"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "Running", "action": "keep"},
             # Native sidecars are init containers: each would give the same address a second time.
             {"source_labels": ["__meta_kubernetes_pod_container_init"], "regex": "true", "action": "drop"},

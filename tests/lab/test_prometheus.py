@@ -27,6 +27,13 @@ def test_pods_are_scraped_in_plaintext_at_their_own_address() -> None:
     assert "tls_config" not in found
 
 
+def test_a_pod_is_asked_for_native_histograms_or_for_classic_ones() -> None:
+    asked = {name: job(name)["relabel_configs"][0]["regex"] for name in ("kubernetes-pods", "native-pods")}  # type: ignore[index]
+    assert asked == {"kubernetes-pods": "true", "native-pods": "native"}
+    assert job("native-pods")["scrape_native_histograms"] is True
+    assert "scrape_native_histograms" not in job("kubernetes-pods")
+
+
 def test_sidecars_are_asked_seldom_and_only_for_what_is_read() -> None:
     found: dict[str, Any] = job("sidecars")
     assert found["scrape_interval"] == "15s"
