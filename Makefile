@@ -57,6 +57,7 @@ lab-down: $(READY) ## take the lab away, with every process, mount, interface an
 
 bench: $(READY) ## measurements as ratios, on the fake-node lab and on a Prometheus of their own
 	@$(BIN)/python -m bench.create_burst
+	@$(BIN)/python -m bench.scale
 	@$(BIN)/python -m bench.rule_truth
 
 mutate: $(READY) ## show on the lab that every kind of child matters: each removed once, its proofs must fail
