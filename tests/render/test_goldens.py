@@ -20,7 +20,7 @@ def test_everything_a_policy_can_ask_for(kind: ChildKind, golden: Golden) -> Non
     golden(GOLDENS / "full" / kind.template.removesuffix(".j2"), dump(manifests))
 
 
-@pytest.mark.parametrize("example", ["ce-hub", "limits", "runeframe", "scaling", "telemetry", "traffic"])
+@pytest.mark.parametrize("example", ["ce-hub", "limits", "runeframe", "scaling", "security", "telemetry", "traffic"])
 def test_the_examples(example: str, golden: Golden) -> None:
     manifests = [manifest for policy in policies(example) for manifest in render(policy).manifests]
     kinds = {kind.kind: kind for kind in KINDS}
