@@ -3,6 +3,7 @@
 import contextlib
 import re
 import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -147,6 +148,22 @@ def test_a_cycle_asks_at_most_six_queries_and_puts_the_classes_matchers_into_eac
         assert isinstance(parsed, promql_parser.MatrixSelector)
         matchers = {(matcher.name, matcher.value) for matcher in parsed.vector_selector.matchers.matchers}
         assert {("cluster", 'a"b'), ("policy_uid", "")} <= matchers
+
+
+def test_a_cycle_asks_for_four_samples_of_each_series_and_for_none_twice() -> None:
+    policy = a.a_full_policy()
+    parsed = (promql_parser.parse(query.text) for query in cycle_queries(policy.metrics.provider))
+    asked = [each for each in parsed if isinstance(each, promql_parser.MatrixSelector)]
+    for group in rule_groups(policy):
+        for rule in (rule for rule in group.rules if not rule.alert and not rule.name.endswith((":step", ":block"))):
+            series = {"__name__": rule.name, **rule.labels}
+            found = [each for each in asked if all(_fits(matcher, series) for matcher in each.vector_selector.matchers.matchers)]
+            assert [each.range for each in found] == ([group.interval * 4] if rule.name != names.BUDGET_LEFT else []), series
+
+
+def _fits(matcher: promql_parser.Matcher, labels: Mapping[str, str]) -> bool:
+    value = labels.get(matcher.name, "")
+    return value != matcher.value if str(matcher.op) == "MatchOp.NotEqual" else re.fullmatch(matcher.value, value) is not None
 
 
 def test_the_cycle_reads_every_derived_series_but_what_is_for_people_and_no_step_or_block() -> None:
