@@ -13,6 +13,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bench.create_burst import Api, connect, manifests_of, policies_path, requests_since, send_all, stamped, timed
+from bench.create_burst import Api, connect, in_parallel, manifests_of, policies_path, requests_since, send_all, stamped, timed
 from e2e.cluster import Cluster, apply_crds
 from e2e.operator_process import OperatorProcess
 from e2e.policies import a_class, a_policy
@@ -81,14 +82,8 @@ def sweep(cluster: Cluster) -> None:
 
 
 async def create_all(api: Api, wanted: list[dict[str, Any]]) -> None:
-    """Create policies, sixteen at a time, as they come."""
-    waiting = iter(wanted)
-
-    async def worker() -> None:
-        for policy in waiting:
-            await api.send("POST", policies_path(policy["metadata"]["namespace"]), policy)
-
-    await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
+    """Create policies."""
+    await in_parallel(CONCURRENCY, [partial(api.send, "POST", policies_path(policy["metadata"]["namespace"]), policy) for policy in wanted])
 
 
 async def edit(api: Api, namespace: str, name: str, number: int) -> float:

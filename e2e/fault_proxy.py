@@ -8,7 +8,7 @@ are not counted. Each namespace has a fault of its own, asked at each request, e
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,10 +22,10 @@ from e2e.operator_process import free_port
 from lab.controlplane import cluster_ca
 from lab.lab import Lab
 from lab.pki import token, write_private
+from perfpolicy.cluster.client import METADATA, lines
 from perfpolicy.cluster.resource import Target, target_of
 
 _UNCOUNTED: Final = frozenset({"events", "leases"})
-_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _NOT_PASSED_ON: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding"})
 
 
@@ -145,7 +145,7 @@ class FaultProxy:
         """Listen."""
         ca, serving = cluster_ca(self.lab), cluster_ca(self.lab).issue("apiserver", "kube-apiserver")
         upstream = ssl.create_default_context(cafile=str(ca.pair.certificate))
-        own = {"Authorization": f"Bearer {token(self.lab.pki / 'admin.token')}", "Accept": _METADATA}
+        own = {"Authorization": f"Bearer {token(self.lab.pki / 'admin.token')}", "Accept": METADATA}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=upstream, limit=0),
             timeout=aiohttp.ClientTimeout(total=None),
@@ -210,7 +210,7 @@ class FaultProxy:
             return epoch != line.epoch and line.fault.silences(asked)
 
         await response.prepare(request)
-        async for text in _lines(answer.content):
+        async for text in lines(answer.content):
             if silenced():
                 break
             event = json.loads(text)
@@ -232,12 +232,3 @@ class FaultProxy:
 def _version_in(content: bytes) -> str:
     """resourceVersion of an object; empty for an answer without one (that of a deletion)."""
     return str(json.loads(content).get("metadata", {}).get("resourceVersion", ""))
-
-
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    rest = b""
-    async for chunk in content.iter_any():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line:
-                yield line

@@ -165,7 +165,7 @@ class ApiClient:
                     raise self._refusal(what, target, response, content)
                 opened = True
                 on_open()
-                async for line in _lines(response.content):
+                async for line in lines(response.content):
                     yield json.loads(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if opened and isinstance(error, aiohttp.SocketTimeoutError):
@@ -237,7 +237,7 @@ def _held_against(may_write: Callable[[], bool]) -> type[aiohttp.ClientRequest]:
     return Request
 
 
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+async def lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     """Lines of any length (aiohttp's own line reader gives up above its buffer limit)."""
     rest = b""
     async for chunk in content.iter_any():

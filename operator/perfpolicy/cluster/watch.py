@@ -17,7 +17,7 @@ from perfpolicy.cluster.resource import Resource
 from perfpolicy.errors import ApiRejected, ApiUnavailable
 
 _log = logging.getLogger(__name__)
-_GRACE = 5.0
+GRACE = 5.0
 """Seconds after the time at which the API server should have ended a watch: by then a silent one is a dead connection."""
 _STUCK = 4.0
 """A watch says that it works though it has heard nothing for so many of its renewals: what renews it is broken."""
@@ -189,7 +189,7 @@ class KindWatch:
             "resourceVersion": version,
         }
         path, works = self.resource.path(namespace), partial(self._works, namespace)
-        async for event in self._api.stream(path, params=params, silence=seconds + _GRACE, accept=self._accept, on_open=works):
+        async for event in self._api.stream(path, params=params, silence=seconds + GRACE, accept=self._accept, on_open=works):
             self._hear(namespace)
             kind, obj = event.get("type"), event.get("object", {})
             if kind == "ERROR":

@@ -23,6 +23,7 @@ import kopf
 from kopf._cogs.structs.references import Insights  # the type of an argument of kopf.operator(), which kopf does not export
 
 from perfpolicy.cluster.resource import Resource
+from perfpolicy.cluster.watch import GRACE
 from perfpolicy.runtime import Runtime
 from perfpolicy.vocabulary import CLASS_PLURAL, GROUP, POLICY_PLURAL, VERSION
 
@@ -30,8 +31,6 @@ _log = logging.getLogger(__name__)
 _PAUSE_MIN, _PAUSE_MAX = 1.0, 30.0
 _STEADY = 60.0
 """Seconds kopf must have run for its next end to be the first of a series again."""
-_GRACE = 5.0
-"""Seconds after the time at which the API server should have ended a watch: by then a silent one is a dead connection."""
 _LOOK_SECONDS = 0.2
 """Between two looks at which of our kinds are served."""
 
@@ -75,7 +74,7 @@ def kopf_settings(watch_timeout: int) -> kopf.OperatorSettings:
     settings.networking.request_timeout = 60.0
     settings.process.ultimate_exiting_timeout = None
     settings.watching.server_timeout = watch_timeout
-    settings.watching.inactivity_timeout = watch_timeout + _GRACE
+    settings.watching.inactivity_timeout = watch_timeout + GRACE
     settings.watching.connect_timeout = 10.0
     settings.watching.chunk_size = 500
     return settings

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
+from functools import reduce
+from operator import add
 from typing import Final
 
 import promql_parser
@@ -161,6 +163,11 @@ def binary(left: Expr, operator: str, right: Expr, matching: str = "") -> Expr:
     """`(left operator [matching] right)`."""
     between = f"{operator} {matching}" if matching else operator
     return Expr(f"({left} {between} {right})")
+
+
+def total_of(parts: Iterable[Expr]) -> Expr:
+    """Their sum; at least one."""
+    return reduce(add, parts)
 
 
 def check(expression: Expr, where: str) -> None:

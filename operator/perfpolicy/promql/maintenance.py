@@ -10,7 +10,7 @@ from typing import Final
 
 from perfpolicy.policy import model
 from perfpolicy.promql import names
-from perfpolicy.promql.expr import Expr, binary, call, number, seconds
+from perfpolicy.promql.expr import Expr, binary, call, number, seconds, total_of
 from perfpolicy.promql.rule import block_of, own
 
 _NOW: Final = call("time")
@@ -56,10 +56,7 @@ def _during(policy: model.Policy, reach: timedelta) -> Expr:
     """One element from a window's start until what reads `reach` beyond a step has nothing of it left."""
     longer = settling(policy.metrics.provider) + reach
     windows = [_within(window, longer) for window in policy.maintenance]
-    total = windows[0]
-    for window in windows[1:]:
-        total = total + window
-    return call("vector", total).above(0)
+    return call("vector", total_of(windows)).above(0)
 
 
 def _within(window: model.MaintenanceWindow, longer: timedelta) -> Expr:

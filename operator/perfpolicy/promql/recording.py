@@ -18,7 +18,7 @@ from typing import Final
 from perfpolicy.policy import model
 from perfpolicy.promql import names, sources
 from perfpolicy.promql.buckets import INFINITE, bound_at_least, bound_patterns, one_of, recorded_bounds
-from perfpolicy.promql.expr import Expr, Selector, aggregate, binary, call, number, relabel, seconds
+from perfpolicy.promql.expr import Expr, Selector, aggregate, binary, call, number, relabel, seconds, total_of
 from perfpolicy.promql.maintenance import lateness, nothing_counted, outside
 from perfpolicy.promql.rule import Rule, block_of, bucket_sum, bucket_sums, one_spelling, own, record, summed, with_bounds
 from perfpolicy.promql.scope import containers
@@ -36,7 +36,7 @@ def steps(policy: model.Policy) -> Iterator[Rule]:
     # Counted, not summed: a NaN somebody else wrote in the policy's name would stay in its own errors for a whole window.
     nothing = aggregate("count", own(policy, names.JUDGED_STEP).instant()) * number(0)
     parts = [_request_step(policy, selector, raw.offered).otherwise(nothing) for selector in raw.bad]
-    yield _counted(policy, names.ERRORS_STEP, _total(parts) if parts else nothing)
+    yield _counted(policy, names.ERRORS_STEP, total_of(parts) if parts else nothing)
     histogram = sources.durations(policy)
     if histogram is not None:
         yield from _duration_steps(policy, histogram)
@@ -83,7 +83,9 @@ def blocks(policy: model.Policy) -> Iterator[Rule]:
 
     def block(series: Selector, *bounds: str) -> Expr:
         total = call("sum_over_time", series.back(late).over(block_of(policy.metrics.provider)))
-        for zero in [relabel(nothing, names.BOUND, bound) for bound in bounds] or [nothing] if nothing else []:
+        if nothing is None:
+            return total
+        for zero in [relabel(nothing, names.BOUND, bound) for bound in bounds] or [nothing]:
             total = total.otherwise(zero)
         return total
 
@@ -173,10 +175,3 @@ def _newest(policy: model.Policy, selector: Selector, earlier: bool = False) -> 
     step, scrape = policy.metrics.provider.rule_interval, policy.metrics.provider.scrape_interval
     late = lateness(policy.metrics.provider)
     return call("last_over_time", selector.back(late + step if earlier else late).over(step + scrape * 2))
-
-
-def _total(parts: list[Expr]) -> Expr:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total

@@ -6,7 +6,7 @@ writes nothing.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -142,10 +142,11 @@ class Reconciler:
         if state.resolved is None:
             # What can be watched is watched; a right that is granted again is not.
             return Pass(after=_RECHECK, result=Result.REJECTED)
-        if self._misses_children(state.resolved, state) and not await self.still_there(known):
+        inventory = tuple(_inventory(state.resolved, state.status))
+        if self._misses(inventory) and not await self.still_there(known):
             # It took them along. That it went will be heard of; until then they would be made for nobody.
             return Pass(retry=True)
-        return await self._program(state.resolved, state)
+        return await self._program(state.resolved, state, inventory)
 
     def _undecided_elder(self, key: PolicyKey) -> PolicyKey | None:
         """An elder with a claim of ours that has not been looked at: only when it is accepted does its claim stand."""
@@ -211,13 +212,11 @@ class Reconciler:
         )
         self.resolved_changed(state)
 
-    def _misses_children(self, policy: Policy, state: PolicyState) -> bool:
-        """Some that were made are gone, or cannot be seen right now."""
-        recorded = (held.ref for held in _inventory(policy, state.status))
-        return any(ref.kind in self.served and self.hub.children.get(ref) is None for ref in recorded)
+    def _misses(self, inventory: Iterable[Held]) -> bool:
+        """Some children that were made are gone, or cannot be seen right now."""
+        return any(held.ref.kind in self.served and self.hub.children.get(held.ref) is None for held in inventory)
 
-    async def _program(self, policy: Policy, state: PolicyState) -> Pass:
-        inventory = tuple(_inventory(policy, state.status))
+    async def _program(self, policy: Policy, state: PolicyState, inventory: tuple[Held, ...]) -> Pass:
         served = self.served
         try:
             rendering = render(policy, served)
