@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.http_writer import StreamWriter
 from aiohttp.test_utils import TestServer
 from kubernetes.aio import client
 from prometheus_client import REGISTRY
@@ -206,6 +207,30 @@ async def test_a_write_that_waited_for_a_connection_while_the_lease_was_lost_is_
     with pytest.raises(NotLeading):
         await second
     assert [request.path for request in server.seen] == ["/first"]
+    await replica.close()
+
+
+@pytest.mark.parametrize("method", ["PATCH", "PUT", "POST", "DELETE"])
+async def test_a_write_whose_lease_is_lost_before_its_first_byte_is_not_sent(
+    configuration: Any, server: Server, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    # The head is kept back until the body is written, and a process may be stopped in between.
+    leading, prepare = True, StreamWriter.write_headers
+
+    async def lose(writer: StreamWriter, *of: Any) -> None:
+        nonlocal leading
+        await prepare(writer, *of)
+        leading = False
+
+    replica = ApiClient(configuration, timeout=5, may_write=lambda: leading)
+    with monkeypatch.context() as patched:
+        patched.setattr(StreamWriter, "write_headers", lose)
+        with pytest.raises(NotLeading, match=f"{method} /x: not sent"):
+            await replica.request(method, "/x", body={"a": 1})
+    assert server.seen == []
+    leading = True
+    assert (await replica.request(method, "/x", body={"a": 1})).status == 200, "and nothing of it is left in the connection"
+    assert server.bodies == ['{"a": 1}']
     await replica.close()
 
 

@@ -5,7 +5,8 @@ classes and the dynamic client's wrappers cost more per request than the request
 leaves here as one of ours: ApiUnavailable (try again) or ApiRejected (the same request will fail again).
 
 Every write goes through here, so this is also where it is held against the Lease, in the moment its first byte is sent: a request may have
-waited for a connection, or the process may have been stopped meanwhile.
+waited for a connection, or the process may have been stopped meanwhile. Some microseconds are left between that look and the system call,
+in which a stopped process could still be wrong; no client can close them, as the API server does not know of the Lease.
 """
 
 import json
@@ -229,10 +230,22 @@ async def load_configuration(settings: Settings) -> Any:
 
 def _held_against(may_write: Callable[[], bool]) -> type[aiohttp.ClientRequest]:
     class Request(aiohttp.ClientRequest):
-        async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        def held(self) -> None:
             if self.method != "GET" and not may_write():
                 raise NotLeading(f"{self.method} {self.url.path}: not sent, this replica does not lead")
+
+        async def send(self, conn: Any) -> aiohttp.ClientResponse:
+            self.held()
             return await super().send(conn)
+
+        async def write_bytes(self, writer: Any, conn: Any, content_length: int | None = None) -> None:
+            # What has a body is sent here, head and all, and before Python 3.12 only in a later turn of the event loop than `send`.
+            try:
+                self.held()
+            except NotLeading as error:
+                conn.protocol.set_exception(error)
+                return
+            await super().write_bytes(writer, conn, content_length)
 
     return Request
 
