@@ -143,6 +143,21 @@ class Drop(Fault):
 
 
 @dataclass
+class Lose(Fault):
+    """The next event of one object is lost."""
+
+    plural: str
+    name: str
+
+    async def passes(self, asked: Asked, event: Mapping[str, Any]) -> bool:
+        """All but that one."""
+        lost = asked.target.kind == self.plural and event["object"]["metadata"]["name"] == self.name
+        if lost:
+            self.name = ""
+        return not lost
+
+
+@dataclass
 class Late(Fault):
     """Every event of a watch, and with it all that follow it, comes that much later: what the operator knows is old."""
 

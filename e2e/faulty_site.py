@@ -124,14 +124,14 @@ def ours(state: State) -> set[str]:
     return {key for key, item in state.items() if POLICY_LABEL in item["metadata"].get("labels", {})}
 
 
-async def inconsistent(api: Api, namespace: str, name: str, class_name: str) -> list[str]:
+async def inconsistent(api: Api, namespace: str, name: str) -> list[str]:
     """Where the children in a namespace are not what its only policy's spec renders to, no more and no fewer."""
     policy = await api.get(POLICIES.path(namespace, name))
     labels = (await api.get(f"/api/v1/namespaces/{namespace}"))["metadata"]["labels"]
     services = {each["metadata"]["name"]: each for each in (await api.get(SERVICE.path(namespace)))["items"]}
     owns = "deployment" in policy["spec"]["workload"]
     target = None if owns else await api.get(DEPLOYMENT.path(namespace, policy["spec"]["workload"]["targetRef"]["name"]))
-    cls = parse_class(await api.get(CLASSES.path(None, class_name)))
+    cls = parse_class(await api.get(CLASSES.path(None, policy["spec"]["className"])))
     manifests = render(resolve(parse_policy(policy), cls, Facts(labels, target, services, in_mesh(labels)))).manifests
     paths = {resource.kind: resource for resource in _KINDS}
     stored = [await api.get(paths[each["kind"]].path(namespace, each["metadata"]["name"])) for each in manifests]
@@ -224,6 +224,8 @@ class House:
         await self.proxy.close()
         for site in self.sites:
             await self.api.delete(f"/api/v1/namespaces/{site.namespace}")
+            # Where it has a class of its own, that has its name.
+            await self.api.delete(CLASSES.path(None, site.namespace))
 
     async def _keep_running(self) -> None:
         while not self._closing:

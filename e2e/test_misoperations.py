@@ -109,7 +109,7 @@ class Lane:
             if status == 200:
                 accepted, message = await self.judged()
                 if accepted:
-                    assert await inconsistent(self.api, self.namespace, NAME, self.class_name) == []
+                    assert await inconsistent(self.api, self.namespace, NAME) == []
                     if afresh:
                         await self._same_afresh(change.after)
                 else:

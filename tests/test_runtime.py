@@ -29,6 +29,11 @@ def a_policy(version: int = 5, status: dict[str, Any] | None = None) -> dict[str
     return {"metadata": metadata, "spec": {"className": "missing"}, "status": status}
 
 
+def shown_class(name: str, generation: int) -> dict[str, Any]:
+    metadata = {"name": name, "uid": f"uid-{name}", "generation": generation, "resourceVersion": str(generation)}
+    return {**a_class(), "metadata": metadata}
+
+
 class Api:
     """An API server that serves every kind, holds one policy and refuses writes of who does not lead."""
 
@@ -39,6 +44,7 @@ class Api:
         """What each answer takes."""
         self.may_write: Callable[[], bool] = lambda: True
         self.policies = [a_policy()]
+        self.classes: list[dict[str, Any]] = []
         self.going: list[dict[str, Any]] = []
         self.refused: dict[str, ApiRejected] = {}
         self.closed = False
@@ -61,7 +67,9 @@ class Api:
             return Answer(200, {"items": items, "metadata": {"resourceVersion": "1"}}, {})
         if path.endswith("/performancepolicies/web"):
             return Answer(200, self.policies[0], {})
-        if path.rpartition("/")[2] not in {resource.plural for resource in (*WATCHED, CLASSES)}:
+        if path.endswith(f"/{CLASSES.plural}"):
+            return Answer(200, {"items": self.classes, "metadata": {"resourceVersion": "1"}}, {})
+        if path.rpartition("/")[2] not in {resource.plural for resource in WATCHED}:
             raise ApiRejected("not found", 404)
         return Answer(200, {"items": [], "metadata": {"resourceVersion": "1"}}, {})
 
@@ -186,6 +194,16 @@ async def test_a_standby_that_becomes_the_leader_works_at_once(standby: Bench) -
     standby.election.set(True)
     await standby.until(standby.api.statuses)
     assert standby.runtime.leads
+
+
+async def test_classes_that_came_changed_or_went_unseen_are_found_by_looking(standby: Bench) -> None:
+    for name in ("changed", "gone"):
+        standby.runtime.class_seen(shown_class(name, 1))
+    standby.api.classes = [shown_class("changed", 2), shown_class("new", 1)]
+    assert standby.election is not None
+    standby.election.set(True)
+    await standby.until(standby.api.statuses)
+    assert {cls.metadata.name: cls.metadata.generation for cls in standby.runtime.classes} == {"changed": 2, "new": 1}
 
 
 async def regain(bench: Bench, meanwhile: Callable[[dict[str, Any]], dict[str, Any]]) -> list[Mapping[str, Any]]:

@@ -273,7 +273,7 @@ class Runtime:
 
     async def _has_caught_up(self, seconds: float) -> bool:
         """Whether kopf delivers every policy and class there is now within so many seconds. One deleted meanwhile it never will."""
-        policies, classes = await self._list(POLICIES), await self._class_names()
+        policies, classes = await self._list(POLICIES, self._objects.list_metadata), await self._class_names()
         waiting = True
         until = asyncio.get_running_loop().time() + seconds
         while waiting and asyncio.get_running_loop().time() < until:
@@ -284,13 +284,15 @@ class Runtime:
                 await asyncio.sleep(_SYNC_POLL)
         return not waiting
 
-    async def _list(self, resource: Resource) -> list[dict[str, Any]]:
-        """Metadata of every policy (of our namespaces) or class; nothing where the CRD is not installed."""
+    async def _list(
+        self, resource: Resource, read: Callable[[GroupKind, str | None], Awaitable[list[dict[str, Any]]]]
+    ) -> list[dict[str, Any]]:
+        """What `read` finds of every policy (of our namespaces) or class; nothing where the CRD is not installed."""
         namespaces: tuple[str | None, ...] = self.settings.namespaces if resource.namespaced and self.settings.namespaces else (None,)
         kind, found = GroupKind(resource.group, resource.kind), []
         for namespace in namespaces:
             try:
-                found += await self._objects.list_metadata(kind, namespace)
+                found += await read(kind, namespace)
             except ApiRejected as error:
                 if error.status != 404:
                     raise
@@ -300,18 +302,24 @@ class Runtime:
         """Names of the classes there are."""
         if self._class_file is not None:
             return self.classes.names()
-        return frozenset(item["name"] for item in await self._list(CLASSES))
+        return frozenset(item["name"] for item in await self._list(CLASSES, self._objects.list_metadata))
 
     async def _sweep(self) -> None:
-        """Find policies and classes that went or changed unseen."""
-        gone, behind = self.policies.stale(await self._list(POLICIES))
+        """Find policies and classes that came, went or changed unseen."""
+        gone, behind = self.policies.stale(await self._list(POLICIES, self._objects.list_metadata))
         for key in gone:
             self.policies.drop(key)
         for key in behind:
             # Each for itself: one that cannot be read or kept must not hide the others.
             await self._attempt(f"read {key}", partial(self._read_again, key))
-        for name in self.classes.names() - await self._class_names():
+        if self._class_file is not None:
+            return
+        # Whole: they are few, and reading one by one would take a right more.
+        classes = await self._list(CLASSES, self._objects.list_whole)
+        for name in self.classes.names() - {raw["metadata"]["name"] for raw in classes}:
             self.classes.drop(name)
+        for raw in classes:
+            self.classes.put(raw)
 
     async def _read_again(self, key: PolicyKey) -> None:
         raw = await self._objects.read(GroupKind(POLICIES.group, POLICIES.kind), key.namespace, key.name)

@@ -109,6 +109,17 @@ def test_a_class_is_told_when_it_comes_changes_and_goes() -> None:
     assert not list(classes)
 
 
+def test_an_older_observation_of_a_class_changes_nothing() -> None:
+    classes = Classes(lambda _: None)
+    for generation in (2, 1):
+        seen = a_class(generation)
+        classes.put({**seen, "metadata": {**seen["metadata"], "resourceVersion": str(generation)}})
+    assert [cls.metadata.generation for cls in classes] == [2]
+    again = a_class(1)
+    classes.put({**again, "metadata": {**again["metadata"], "uid": "another", "resourceVersion": "1"}})
+    assert [cls.metadata.generation for cls in classes] == [1], "one made anew"
+
+
 def test_a_class_that_breaks_a_rule_is_reported_and_not_used() -> None:
     classes = Classes(lambda _: None)
     classes.put(a_class())

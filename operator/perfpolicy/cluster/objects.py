@@ -62,13 +62,20 @@ class Objects:
         found = await self._get(self._resources[kind].path(namespace, name), METADATA)
         return None if found is None else found["metadata"]
 
+    async def list_whole(self, kind: GroupKind, namespace: str | None) -> list[Manifest]:
+        """Every object of the kind in a namespace (None: everywhere)."""
+        return await self._pages(kind, namespace, JSON)
+
     async def list_metadata(self, kind: GroupKind, namespace: str | None) -> list[dict[str, Any]]:
-        """Metadata of every object of the kind in a namespace (None: everywhere)."""
+        """Only the metadata of every object."""
+        return [item["metadata"] for item in await self._pages(kind, namespace, METADATA_LIST)]
+
+    async def _pages(self, kind: GroupKind, namespace: str | None, accept: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         params = {"limit": str(PAGE)}
         while True:
-            body = (await self._api.request("GET", self._resources[kind].path(namespace), params=params, accept=METADATA_LIST)).body
-            found += [item["metadata"] for item in body.get("items") or ()]
+            body = (await self._api.request("GET", self._resources[kind].path(namespace), params=params, accept=accept)).body
+            found += body.get("items") or ()
             token = body.get("metadata", {}).get("continue")
             if not token:
                 return found

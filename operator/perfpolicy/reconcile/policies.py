@@ -132,6 +132,7 @@ class Classes:
         self._on_change = on_change
         self._known: dict[str, PerformanceClass] = {}
         self._seen: dict[str, tuple[str, int]] = {}
+        self._versions: dict[str, tuple[str, str]] = {}
         self.problems: dict[str, InvalidSpec] = {}
 
     def __iter__(self) -> Iterator[PerformanceClass]:
@@ -142,10 +143,15 @@ class Classes:
         return frozenset(self._seen)
 
     def put(self, raw: Mapping[str, Any]) -> None:
-        """The class exists, as shown."""
+        """The class exists, as shown; an older observation of the same object than the known one is ignored."""
         metadata = raw["metadata"]
         name, annotations = metadata["name"], metadata.get("annotations") or {}
-        seen = (f"{metadata['uid']}{sorted(annotations.items())}", metadata.get("generation", 0))
+        uid, version = metadata["uid"], metadata.get("resourceVersion", "")
+        known_uid, known_version = self._versions.get(name, ("", ""))
+        if uid == known_uid and _is_older(version, known_version):
+            return
+        self._versions[name] = (uid, version)
+        seen = (f"{uid}{sorted(annotations.items())}", metadata.get("generation", 0))
         if self._seen.get(name) == seen:
             return
         self._seen[name] = seen
@@ -160,6 +166,7 @@ class Classes:
     def drop(self, name: str) -> None:
         """The class is gone."""
         if self._seen.pop(name, None) is not None:
+            self._versions.pop(name, None)
             self._known.pop(name, None)
             self.problems.pop(name, None)
             self._on_change(name)
