@@ -1,8 +1,9 @@
 """Two operators with one Lease: one writes, the other takes over in time, and who has lost the Lease writes nothing."""
 
+import asyncio
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from e2e.cluster import Cluster
+from e2e.fault_proxy import FaultProxy
+from e2e.faults import Away
 from e2e.operator_process import PROGRAM, OperatorProcess, free_port
 from e2e.policies import a_class, a_policy
 from e2e.waiting import eventually
@@ -25,10 +28,16 @@ TERMINATED_SECONDS, KILLED_SECONDS = 3.0, 20.0
 class Pair:
     """Two operators of one namespace, both ready. Use as a context manager."""
 
-    def __init__(self, cluster: Cluster, namespace: str, folder: Path, **settings: str) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, folder: Path, kubeconfig: str = "", **settings: str) -> None:
+        """`kubeconfig`: of the first one."""
         self.cluster, self.namespace = cluster, namespace
         given = {**CLOCKS, "namespaces": namespace, "lease": "e2e", "lease_namespace": namespace, **settings}
-        self.operators = [OperatorProcess(cluster.lab, folder / f"{name}.log", free_port(), PROGRAM, **given) for name in ("one", "two")]
+        own = {"kubeconfig": kubeconfig or str(cluster.lab.kubeconfig)}
+        one, two = folder / "one.log", folder / "two.log"
+        self.operators = [
+            OperatorProcess(cluster.lab, one, free_port(), PROGRAM, **given, **own),
+            OperatorProcess(cluster.lab, two, free_port(), PROGRAM, **given),
+        ]
 
     def __enter__(self) -> "Pair":
         for each in self.operators:
@@ -130,29 +139,61 @@ def test_a_leader_that_ends_or_is_killed_is_replaced_in_time(pair: Pair) -> None
     assert (lease["spec"]["holderIdentity"], lease["spec"]["leaseTransitions"]) == (third, 2)
 
 
-def test_a_leader_that_was_stopped_in_the_middle_of_its_work_writes_nothing_after_it_wakes(
+def interrupted(pair: Pair, interrupt: Callable[[], object], resume: Callable[[], object]) -> None:
+    """The first one leads, is interrupted in the middle of its work until the other has taken over, and writes nothing afterwards."""
+    cluster, namespace = pair.cluster, pair.namespace
+    leader, standby = pair.roles()
+    if leader is not pair.operators[0]:
+        # It was too slow to keep the Lease while the other was started.
+        leader.stop()
+        leader.start()
+        leader, standby = pair.roles()
+    assert leader is pair.operators[0]
+    former, successor = identity(leader), identity(standby)
+    start = audit.position(cluster.lab.audit_log)
+    # It is interrupted while they are still being made: whoever is slower, there is something left to write.
+    with ThreadPoolExecutor() as beside:
+        applied = beside.submit(cluster.apply, *(a_policy(f"web-{number}", namespace) for number in range(POLICIES)))
+        eventually(lambda: len(pair.writes(start, former)) > 20)
+        interrupt()
+        applied.result()
+    assert waiting(cluster, namespace), "there was nothing left to write"
+    eventually(lambda: bool(pair.writes(start, successor)), seconds=15)
+    since = audit.position(cluster.lab.audit_log)
+    resume()
+    # It is back when it has looked at the Lease a few times, as standbys do.
+    eventually(lambda: len(pair.asked(since, former)) > 10 and leader.readiness()["leader"]["holder"] == successor)
+    eventually(lambda: not waiting(cluster, namespace), seconds=60)
+    assert [one for one in pair.asked(since, former) if one.is_write] == []
+    assert len([one for one in pair.asked(since, former) if one.resource == "leases"]) > 3
+    assert leader.running
+    assert (leader.readiness()["ready"], leader.readiness()["leader"]["leads"]) == (True, False)
+    assert standby.readiness()["leader"]["leads"]
+
+
+def test_a_leader_that_was_stopped_writes_nothing_after_it_wakes(cluster: Cluster, mesh_namespace: str, tmp_path: Path) -> None:
+    cluster.apply(a_class())
+    with Pair(cluster, mesh_namespace, tmp_path, **BRIEF) as pair:
+        leader = pair.operators[0]
+        interrupted(pair, lambda: leader.send(signal.SIGSTOP), lambda: leader.send(signal.SIGCONT))
+
+
+async def test_a_leader_that_was_cut_off_writes_nothing_after_it_is_connected_again(
     cluster: Cluster, mesh_namespace: str, tmp_path: Path
 ) -> None:
     cluster.apply(a_class())
-    with Pair(cluster, mesh_namespace, tmp_path, **BRIEF) as pair:
-        leader, standby = pair.roles()
-        former, successor = identity(leader), identity(standby)
-        start = audit.position(cluster.lab.audit_log)
-        # It is stopped while they are still being made: whoever is slower, there is something left to write.
-        with ThreadPoolExecutor() as beside:
-            applied = beside.submit(cluster.apply, *(a_policy(f"web-{number}", mesh_namespace) for number in range(POLICIES)))
-            eventually(lambda: len(pair.writes(start, former)) > 20)
-            leader.send(signal.SIGSTOP)
-            applied.result()
-        assert waiting(cluster, mesh_namespace), "there was nothing left to write"
-        eventually(lambda: bool(pair.writes(start, successor)), seconds=15)
-        since = audit.position(cluster.lab.audit_log)
-        leader.send(signal.SIGCONT)
-        # It is awake when it has looked at the Lease a few times, as standbys do.
-        eventually(lambda: len(pair.asked(since, former)) > 10 and leader.readiness()["leader"]["holder"] == successor)
-        eventually(lambda: not waiting(cluster, mesh_namespace), seconds=60)
-        assert [one for one in pair.asked(since, former) if one.is_write] == []
-        assert len([one for one in pair.asked(since, former) if one.resource == "leases"]) > 3
-        assert leader.running
-        assert (leader.readiness()["ready"], leader.readiness()["leader"]["leads"]) == (True, False)
-        assert standby.readiness()["leader"]["leads"]
+    loop, proxy, away = asyncio.get_running_loop(), FaultProxy(cluster.lab, tmp_path), Away(hangs=True)
+
+    def cut() -> None:
+        for concerned in (mesh_namespace, ""):
+            proxy.line(concerned).arm(away)
+
+    def play() -> None:
+        with Pair(cluster, mesh_namespace, tmp_path, str(proxy.kubeconfig), **BRIEF) as pair:
+            interrupted(pair, lambda: loop.call_soon_threadsafe(cut), lambda: loop.call_soon_threadsafe(away.back.set))
+
+    await proxy.open()
+    try:
+        await asyncio.to_thread(play)
+    finally:
+        await proxy.close()
