@@ -138,7 +138,7 @@ def tear_down(cluster: Cluster, namespace: str) -> None:
 def _before_traffic(recorded: Recorded) -> None:
     for name in NAMES:
         recorded.await_status(f"{name} Ready", name, lambda shown: shown.condition("Ready")[0] == "True", 90)
-    for name in (ALPHA, BETA):
+    for name in (ALPHA, BETA, live_sources.PLANNED):
         recorded.await_status(f"{name} without traffic", name, lambda shown: shown.condition("MetricsAvailable")[0] == "True", 40)
     recorded.await_status("gamma refused", GAMMA, lambda shown: shown.condition("MetricsAvailable")[0] == "False", 40)
 
@@ -169,6 +169,8 @@ def _broken(recorded: Recorded, stub: PrometheusStub) -> None:
     recorded.await_status("alpha broken", ALPHA, lambda shown: shown.violated() >= {"p50", "p95", "memory"}, 45)
     recorded.await_status("beta broken", BETA, lambda shown: shown.violated() >= {"errorRate", "cpu", "throughputMin"}, 45)
     recorded.await_status("gamma silent", GAMMA, lambda shown: "no answer" in shown.message("MetricsAvailable"), 5)
+    stub.mode = Mode.AHEAD
+    recorded.await_status("gamma ahead", GAMMA, lambda shown: shown.condition("MetricsAvailable")[1] == "StaleSample", 20)
     recorded.await_status("delta broken", DELTA, lambda shown: shown.violated() == {"errorRate"}, 20)
     _window_within(recorded, start, samples=2)
     recorded.texts["columns"] = recorded.cluster.kubectl("get", "pp", "-n", recorded.namespace)

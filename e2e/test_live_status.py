@@ -268,6 +268,15 @@ def test_an_unreachable_source_is_no_verdict_and_no_write(recorded: Recorded) ->
     assert written == []
 
 
+def test_a_source_whose_clock_is_ahead_is_no_verdict(recorded: Recorded) -> None:
+    shown = recorded.reached[f"{GAMMA} ahead"]
+    assert shown is not None, recorded.history.latest(GAMMA).status
+    print(shown.message("MetricsAvailable"))
+    assert shown.condition("MetricsAvailable") == ("False", "StaleSample")
+    assert shown.condition("TargetsMet") == ("Unknown", "StaleSample")
+    assert set(shown.verdicts().values()) == {"Unknown"}
+
+
 def test_forged_series_change_no_verdict(recorded: Recorded) -> None:
     """Neither values in the policy's name nor the steps they are computed from. (e2e/test_kinds.py forges the revision, too.)"""
     begin, end = recorded.marks["forged"], recorded.marks["forged end"]

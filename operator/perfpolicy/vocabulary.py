@@ -116,7 +116,7 @@ class Reason(StrEnum):
     SEVERAL_SERIES = "SeveralSeries"
     """More than one series answers where one is meant."""
     STALE_SAMPLE = "StaleSample"
-    """The newest sample is older than three rule intervals."""
+    """The newest sample is older than three rule intervals, or as far in the future: the clocks of Prometheus and operator disagree."""
     LOW_TRAFFIC = "LowTraffic"
     """Fewer requests than spec.metrics.minimumRate: too few to judge."""
     TARGETS_MET = "TargetsMet"

@@ -331,6 +331,18 @@ def test_rules_not_loaded_hints_at_the_classes_labels() -> None:
     assert {item.verdict for item in built.thresholds} == {Verdict.UNKNOWN}
 
 
+@pytest.mark.parametrize("late", [STEP * 3.1, STEP * -3.1])
+def test_rules_that_are_evaluated_no_more_and_clocks_that_disagree_are_told_apart_from_rules_not_loaded(late: timedelta) -> None:
+    result, memory = evaluate(POLICY, answer(POLICY, {P95: 9}, NOW - late), EvaluationMemory(), NOW)
+    built = status(evaluation=result)
+    condition = built.condition(ConditionType.METRICS_AVAILABLE)
+    assert condition is not None
+    assert (condition.status, condition.reason) == (FALSE, Reason.STALE_SAMPLE)
+    assert "clock" in condition.message
+    assert {(item.verdict, item.reason) for item in built.thresholds} == {(Verdict.UNKNOWN, Reason.STALE_SAMPLE)}
+    assert memory.unloaded_since == NOW, "and where they vanish, it counts from here"
+
+
 def test_while_older_rules_are_loaded_the_last_verdicts_stand() -> None:
     _first, memory = evaluate(POLICY, answer(POLICY, {P95: 9}), EvaluationMemory(), NOW)
     held, memory = evaluate(POLICY, answer(POLICY, {names.REVISION: 7}, NOW + STEP), memory, NOW + STEP)

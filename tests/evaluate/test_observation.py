@@ -32,6 +32,7 @@ def ago(seconds: float, value: str = "1") -> list[Any]:
     [
         ([], Reason.NO_DATA),
         ([ago(91)], Reason.STALE_SAMPLE),
+        ([ago(-91)], Reason.STALE_SAMPLE),
         ([ago(89)], None),
         ([ago(0, "NaN")], Reason.NOT_A_NUMBER),
         ([ago(0, "+Inf")], Reason.NOT_A_NUMBER),

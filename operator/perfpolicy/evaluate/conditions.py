@@ -287,6 +287,7 @@ _METRICS: Final[Mapping[Reason, ConditionStatus]] = {
     Reason.SOURCE_UNREACHABLE: FALSE,
     Reason.SEVERAL_SERIES: FALSE,
     Reason.NOT_A_NUMBER: FALSE,
+    Reason.STALE_SAMPLE: FALSE,
 }
 
 

@@ -124,6 +124,13 @@ def _source(policy: Policy, reading: Reading, expected: int, unloaded_since: dat
     if loaded.reason in (Reason.SEVERAL_SERIES, Reason.NOT_A_NUMBER):
         return loaded.reason, f"{names.REVISION} of this policy is not one finite value: somebody else writes series in its name", None
     since = unloaded_since or now
+    if loaded.reason is Reason.STALE_SAMPLE:
+        why = "its rules are not evaluated any more, or its clock and the operator's disagree"
+        return (
+            loaded.reason,
+            f"{provider.address} has no sample of this policy from the last {STALE_INTERVALS} rule intervals: {why}",
+            since,
+        )
     what = "other rules of this policy than the present ones" if loaded.newest is not None else "no rules of this policy"
     if now - since < provider.rule_interval * STALE_INTERVALS:
         return Reason.PENDING, f"{provider.address} has {what} loaded yet", since

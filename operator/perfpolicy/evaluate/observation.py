@@ -22,7 +22,7 @@ from perfpolicy.promql import names
 from perfpolicy.vocabulary import Reason
 
 STALE_INTERVALS: Final = 3
-"""A sample older than this many rule intervals is stale."""
+"""A sample further from now than this many rule intervals, in the past or (where clocks disagree) in the future, is stale."""
 _DISTINGUISHING: Final = (names.QUANTILE, names.OBJECTIVE, names.WINDOW)
 
 
@@ -150,7 +150,7 @@ def observe(rows: Mapping[SampleName, Row] | MetricsUnavailable, name: SampleNam
     newest = max(parsed, key=itemgetter(0))
     if not math.isfinite(newest[0]):
         return Observation(reason=Reason.NOT_A_NUMBER)
-    if now.timestamp() - newest[0] > (interval * STALE_INTERVALS).total_seconds():
+    if abs(now.timestamp() - newest[0]) > (interval * STALE_INTERVALS).total_seconds():
         return Observation(reason=Reason.STALE_SAMPLE)
     if not math.isfinite(newest[1]):
         return Observation(reason=Reason.NOT_A_NUMBER)
