@@ -370,10 +370,13 @@ async def test_while_its_autoscaler_cannot_be_deleted_replicas_are_left_to_it(be
     assert [refused.ref.kind for refused in outcome.refused] == [AUTOSCALER]
 
 
+@pytest.mark.parametrize("error", [ApiUnavailable("no answer"), ApiRejected("conflict", 409)])
 @pytest.mark.parametrize("steps", [1, 2])
-async def test_a_crash_between_letting_go_and_applying_ends_the_same(bench: Bench, steps: int) -> None:
+async def test_what_fails_between_letting_go_and_applying_is_tried_again_and_ends_the_same(
+    bench: Bench, steps: int, error: ApiUnavailable | ApiRejected
+) -> None:
     await bench.apply(child(DEPLOYMENT, replicas=5, image="a"))
-    bench.api.failures[ref(DEPLOYMENT)] = [*[None] * (steps - 1), ApiUnavailable("no answer")]
+    bench.api.failures[ref(DEPLOYMENT)] = [*[None] * (steps - 1), error]
     children = (child(DEPLOYMENT, replicas=5, image="b"), child(AUTOSCALER, version="v2"))
     assert (await bench.apply(*children)).refused
     bench.restart()
@@ -404,7 +407,9 @@ async def test_an_autoscaler_that_is_faster_than_the_handing_over_keeps_its_word
         return found
 
     bench.api.read = read_then_scaled  # type: ignore[method-assign]
-    assert not (await bench.apply(child(DEPLOYMENT, replicas=5, image="b"), child(AUTOSCALER, version="v2"))).refused
+    children = (child(DEPLOYMENT, replicas=5, image="b"), child(AUTOSCALER, version="v2"))
+    assert [refused.transient for refused in (await bench.apply(*children)).refused] == [True]
+    assert not (await bench.apply(*children)).refused
     assert (replicas(bench), owners(bench)) == (8, {HPA_CONTROLLER})
 
 

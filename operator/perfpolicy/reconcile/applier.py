@@ -251,15 +251,8 @@ class Applier:
         replicas = (live.get("spec") or {}).get("replicas")
         if replicas is None:
             return
-        try:
-            await self._objects.apply(
-                {**_empty(manifest, child.uid), "spec": {"replicas": replicas}}, force=False, manager=REPLICAS_MANAGER
-            )
-        except ApiRejected as error:
-            if error.status != 409:
-                raise
-            # Somebody has changed it since it was read, and so owns it.
-            return
+        # Unforced: a conflict means that somebody has changed it since it was read, or something else; the next pass reads it again.
+        await self._objects.apply({**_empty(manifest, child.uid), "spec": {"replicas": replicas}}, force=False, manager=REPLICAS_MANAGER)
         outcome.writes += 1
 
     @staticmethod
