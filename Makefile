@@ -59,6 +59,7 @@ bench: $(READY) ## measurements as ratios, on the fake-node lab and on a Prometh
 	@$(BIN)/python -m bench.create_burst
 	@$(BIN)/python -m bench.scale
 	@$(BIN)/python -m bench.rule_truth
+	@$(BIN)/python -m bench.many_policies
 
 mutate: $(READY) ## show on the lab that every kind of child matters: each removed once, its proofs must fail
 	@$(BIN)/python -m e2e.mutate

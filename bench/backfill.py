@@ -67,24 +67,8 @@ class Past:
     @contextmanager
     def server(self) -> Iterator["Prometheus"]:
         """A Prometheus that serves the blocks."""
-        with socket.socket() as chosen:
-            chosen.bind(("127.0.0.1", 0))
-            port = chosen.getsockname()[1]
-        config = self.directory / "prometheus.yaml"
-        config.write_text("{}\n")
-        command: list[str | Path] = [
-            self.prometheus, f"--config.file={config}", f"--storage.tsdb.path={self.data}", f"--web.listen-address=127.0.0.1:{port}",
-            "--storage.tsdb.retention.time=100y", "--query.timeout=10m", "--query.max-samples=500000000", "--log.level=warn",
-        ]  # fmt: skip
-        with (self.directory / "prometheus.log").open("a") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            served = Prometheus(f"http://127.0.0.1:{port}")
-            eventually(served.ready, seconds=120)
+        with serve(self.directory, self.prometheus) as (served, _):
             yield served
-        finally:
-            process.terminate()
-            process.wait(60)
 
     def _promtool(self, *arguments: str | Path) -> None:
         done = subprocess.run([self.promtool, *arguments], cwd=self.directory, capture_output=True, text=True, check=False)
@@ -130,6 +114,29 @@ class Prometheus:
         body = urllib.parse.urlencode(parameters).encode()
         with urllib.request.urlopen(f"{self.url}/api/v1/{kind}", data=body, timeout=600) as answer:  # noqa: S310
             return json.load(answer)["data"]
+
+
+@contextmanager
+def serve(directory: Path, program: Path, config: Mapping[str, Any] | None = None) -> Iterator[tuple[Prometheus, subprocess.Popen[bytes]]]:
+    """A Prometheus over the blocks in `directory`/data, and its process."""
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1]
+    settings = directory / "prometheus.yaml"
+    settings.write_text(yaml.safe_dump(dict(config or {})))
+    command: list[str | Path] = [
+        program, f"--config.file={settings}", f"--storage.tsdb.path={directory / 'data'}", f"--web.listen-address=127.0.0.1:{port}",
+        "--storage.tsdb.retention.time=100y", "--query.timeout=10m", "--query.max-samples=500000000", "--log.level=warn",
+    ]  # fmt: skip
+    with (directory / "prometheus.log").open("a") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        served = Prometheus(f"http://127.0.0.1:{port}")
+        eventually(served.ready, seconds=120)
+        yield served, process
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def levels(groups: Sequence[Group]) -> Iterator[list[Group]]:

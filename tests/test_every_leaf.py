@@ -16,7 +16,7 @@ from perfpolicy.errors import InvalidSpec
 from perfpolicy.policy.classes import select_class
 from perfpolicy.policy.facts import Facts, needed_facts
 from perfpolicy.policy.resolve import resolve
-from perfpolicy.promql.queries import cycle_queries
+from perfpolicy.promql.queries import budget_queries, threshold_queries
 from perfpolicy.render import render
 from tests.api.objects import TARGET, a_class_object, a_policy_object
 from tests.leaves import Change, changes, leaves, used
@@ -395,7 +395,8 @@ def outcome(spec: Mapping[str, Any], cls: Mapping[str, Any]) -> Outcome:
         resolved = resolve(parsed, select_class(parsed, classes), _facts(spec))
     except InvalidSpec as error:
         return ("refused", error.problems)
-    judged = resolved.thresholds, resolved.objectives, resolved.metrics, cycle_queries(resolved.metrics.provider), needed_facts(parsed)
+    queries = threshold_queries(resolved.metrics.provider), budget_queries(resolved.metrics.provider)
+    judged = resolved.thresholds, resolved.objectives, resolved.metrics, queries, needed_facts(parsed)
     return ("accepted", render(resolved).manifests, judged)
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -16,10 +16,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perfpolicy.errors import RenderError
+from perfpolicy.policy import model
 from perfpolicy.policy.sources import ISTIO_BOUNDS_MS
 from perfpolicy.promql import buckets, expr, names, scope
 from perfpolicy.promql.expr import Expr, Matcher, Op, Selector
-from perfpolicy.promql.queries import cycle_queries
+from perfpolicy.promql.queries import SHARES, Query, budget_queries, share_of, threshold_queries
 from perfpolicy.promql.rule import RuleGroup, checked, record
 from perfpolicy.promql.rules import rendered_revision, revision, rule_groups
 from tests import builders as a
@@ -140,14 +141,33 @@ def test_the_revision_changes_with_the_rules_and_with_nothing_else() -> None:
     assert revision(policy) < 2**53
 
 
-def test_a_cycle_asks_at_most_six_queries_and_puts_the_classes_matchers_into_each() -> None:
-    queries = cycle_queries(a.a_provider(matchers=(("cluster", 'a"b'),)))
+def cycle_queries(provider: model.Provider, *shares: int | None) -> tuple[Query, ...]:
+    """Those of a cycle that asks share by share, and about the budgets of the first."""
+    asked = shares or (None,)
+    return (*(query for share in asked for query in threshold_queries(provider, share)), *budget_queries(provider, asked[0]))
+
+
+@pytest.mark.parametrize("shares", [(), range(len(SHARES))])
+def test_a_cycle_asks_at_most_six_queries_and_puts_the_classes_matchers_into_each(shares: Iterable[int]) -> None:
+    queries = cycle_queries(a.a_provider(matchers=(("cluster", 'a"b'),)), *shares)
     assert len(queries) <= 6
     for query in queries:
         parsed = promql_parser.parse(query.text)
         assert isinstance(parsed, promql_parser.MatrixSelector)
-        matchers = {(matcher.name, matcher.value) for matcher in parsed.vector_selector.matchers.matchers}
-        assert {("cluster", 'a"b'), ("policy_uid", "")} <= matchers
+        matchers = {matcher.name: matcher for matcher in parsed.vector_selector.matchers.matchers}
+        assert matchers["cluster"].value == 'a"b'
+        assert not _fits(matchers["policy_uid"], {}), "series of nobody"
+
+
+@given(st.uuids().map(str) | TEXT)
+def test_each_policy_is_asked_for_in_one_share(uid: str) -> None:
+    policy = a.a_policy(uid=uid)
+    for share in range(len(SHARES)):
+        for query in cycle_queries(policy.metrics.provider, share):
+            parsed = promql_parser.parse(query.text)
+            assert isinstance(parsed, promql_parser.MatrixSelector)
+            wanted = next(matcher for matcher in parsed.vector_selector.matchers.matchers if matcher.name == "policy_uid")
+            assert _fits(wanted, {"policy_uid": uid}) == (share == share_of(policy) and uid != "")
 
 
 def test_a_cycle_asks_for_four_samples_of_each_series_and_for_none_twice() -> None:
@@ -163,7 +183,7 @@ def test_a_cycle_asks_for_four_samples_of_each_series_and_for_none_twice() -> No
 
 def _fits(matcher: promql_parser.Matcher, labels: Mapping[str, str]) -> bool:
     value = labels.get(matcher.name, "")
-    return value != matcher.value if str(matcher.op) == "MatchOp.NotEqual" else re.fullmatch(matcher.value, value) is not None
+    return value != matcher.value if str(matcher.op) == "MatchOp.NotEqual" else re.fullmatch(matcher.value, value, re.DOTALL) is not None
 
 
 def test_the_cycle_reads_every_derived_series_but_what_is_for_people_and_no_step_or_block() -> None:

@@ -3,20 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from perfpolicy.errors import MetricsUnavailable
 from perfpolicy.evaluate.evaluation import evaluate
-from perfpolicy.evaluate.observation import Snapshot
+from perfpolicy.evaluate.observation import Rows, Snapshot
 from perfpolicy.policy.model import Policy, PolicyKey, Provider
+from perfpolicy.promql import names
 from perfpolicy.reconcile import scheduler
 from perfpolicy.reconcile.queue import Work
 from perfpolicy.reconcile.scheduler import Budget, Interval, Scheduler
 from perfpolicy.reconcile.state import PolicyState
-from tests.builders import a_metrics_source, a_policy, a_provider
+from tests.builders import a_metrics_source, a_policy, a_provider, an_objective
+from tests.evaluate.answers import NOW, answer
 
 
 def test_the_interval_grows_to_its_limit_and_falls_back_after_a_change() -> None:
@@ -46,15 +48,21 @@ class FakeCollector:
     """Answers nothing, or fails; remembers who was asked."""
 
     asked: list[Provider] = field(default_factory=list)
+    shares: list[tuple[int | None, bool]] = field(default_factory=list)
+    rows: Rows = field(default_factory=dict)
+    fails_for: int | None = None
     kept: list[frozenset[Provider]] = field(default_factory=list)
     error: MetricsUnavailable | None = None
 
-    async def collect(self, provider: Provider) -> Snapshot:
+    async def collect(self, provider: Provider, share: int | None = None, budgets: bool = True) -> Snapshot:
         self.asked.append(provider)
+        self.shares.append((share, budgets))
         await asyncio.sleep(0)
         if self.error is not None:
             raise self.error
-        return Snapshot()
+        if share is not None and share == self.fails_for:
+            raise MetricsUnavailable("down")
+        return Snapshot(self.rows, budgets)
 
     def forget(self, used: frozenset[Provider]) -> None:
         self.kept.append(used)
@@ -69,13 +77,13 @@ class Bench:
             self.collector,
             self.states,
             lambda key, work: self.queued.append((key, work)),
-            lambda: datetime(2026, 1, 1, tzinfo=UTC),
+            lambda: NOW,
             lambda: Interval(60, 60, 1),
             Budget(1),
         )
 
-    def add(self, name: str, provider: Provider) -> PolicyKey:
-        policy = replace(a_policy(name=name), metrics=a_metrics_source(provider=provider))
+    def add(self, name: str, provider: Provider, uid: str = "u") -> PolicyKey:
+        policy = replace(a_policy(name=name, uid=uid), metrics=a_metrics_source(provider=provider))
         self.states[policy.key] = PolicyState("u", resolved=policy)
         return policy.key
 
@@ -229,3 +237,110 @@ async def test_a_leadership_begins_without_what_an_earlier_one_heard(bench: Benc
     assert bench.scheduler._last == {}
     again.cancel()
     await asyncio.gather(again, return_exceptions=True)
+
+
+class Many(Bench):
+    """A policy in each of the three shares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.provider = a_provider()
+        self.keys = [self.add(f"p{digit}", self.provider, uid=f"{digit}0b0") for digit in "05a"]
+        for key in self.keys:
+            self.collector.rows |= answer(self.resolved(key)).rows
+
+    def resolved(self, key: PolicyKey) -> Policy:
+        policy = self.states[key].resolved
+        assert policy is not None
+        return policy
+
+    async def cycle(self) -> list[tuple[int | None, bool]]:
+        """What one cycle asked for."""
+        self.collector.shares.clear()
+        before = len(self.collector.asked)
+        self.scheduler._started.clear()
+        self.scheduler.poke(self.provider)
+        await self.until(before + 1)
+        return list(self.collector.shares)
+
+    def left(self) -> list[float | None]:
+        """Of each policy's budget; -1 while the policy is not judged at all."""
+        found = [self.states[key].evaluation for key in self.keys]
+        return [-1 if each is None else each.objectives[0].remaining for each in found]
+
+    def sources(self) -> list[str | None]:
+        found = [self.states[key].evaluation for key in self.keys]
+        return [None if each is None else str(each.source) for each in found]
+
+
+@pytest.fixture
+async def many(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Many]:
+    monkeypatch.setattr(scheduler, "MANY", 2)
+    many = Many()
+    task = asyncio.create_task(many.scheduler.run())
+    yield many
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_many_policies_are_asked_for_in_shares_and_about_the_budgets_of_one_in_turn(many: Many) -> None:
+    assert await many.cycle() == [(0, True), (1, False), (2, False)]
+    assert await many.cycle() == [(0, False), (1, True), (2, False)]
+    assert await many.cycle() == [(0, False), (1, False), (2, True)]
+    assert await many.cycle() == [(0, True), (1, False), (2, False)]
+
+
+async def test_a_policy_whose_budgets_were_never_asked_about_waits_for_its_turn(many: Many) -> None:
+    spent = pytest.approx(0.9)
+    await many.cycle()
+    assert many.left() == [spent, -1, -1], "nothing is said of the others, so their status stays what it was before a restart"
+    await many.cycle()
+    assert many.left() == [spent, spent, -1]
+    await many.cycle()
+    assert many.left() == [spent, spent, spent]
+
+
+async def test_thresholds_are_judged_in_each_cycle_and_budgets_stay_until_they_are_asked_about(many: Many) -> None:
+    for _ in range(3):
+        await many.cycle()
+    for key in many.keys:
+        many.collector.rows |= answer(many.resolved(key), {names.SERVED_RATE: 7, f"{names.PERIOD_BAD}/objective=availability": 50}).rows
+    await many.cycle()
+    found = [many.states[key].evaluation for key in many.keys]
+    assert [each.served for each in found if each is not None] == [7, 7, 7]
+    assert many.left() == [pytest.approx(0.5), pytest.approx(0.9), pytest.approx(0.9)]
+
+
+async def test_budgets_of_other_objectives_are_not_kept(many: Many) -> None:
+    for _ in range(3):
+        await many.cycle()
+    state = many.states[many.keys[1]]
+    before = state.evaluation
+    state.resolved = replace(many.resolved(many.keys[1]), objectives=(an_objective(target=Decimal("0.99")),))
+    await many.cycle()
+    assert state.evaluation is before, "its turn is the next"
+    await many.cycle()
+    assert many.left()[1] == pytest.approx(0.99)
+
+
+async def test_a_source_that_fails_is_asked_once_and_budgets_from_before_are_not_kept(many: Many) -> None:
+    for _ in range(3):
+        await many.cycle()
+    many.collector.error = MetricsUnavailable("down")
+    assert len(await many.cycle()) == 1
+    assert many.sources() == ["SourceUnreachable"] * 3
+    many.collector.error = None
+    await many.cycle()
+    assert many.sources() == ["SourceUnreachable", "Observed", "SourceUnreachable"], "one after the other, each with its budgets"
+    await many.cycle()
+    await many.cycle()
+    assert many.sources() == ["Observed"] * 3
+    assert many.left() == [pytest.approx(0.9)] * 3
+
+
+async def test_a_source_that_fails_in_the_middle_is_said_of_those_it_did_not_answer_for(many: Many) -> None:
+    for _ in range(3):
+        await many.cycle()
+    many.collector.fails_for = 1
+    assert [share for share, _ in await many.cycle()] == [0, 1]
+    assert many.sources() == ["Observed", "SourceUnreachable", "SourceUnreachable"]

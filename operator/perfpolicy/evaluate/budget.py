@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
-from perfpolicy.evaluate.observation import Observation, Reading, Sample, sample_name
+from perfpolicy.evaluate.observation import Observation, Reading, Sample, SampleName, sample_name
 from perfpolicy.policy.model import Objective, Policy
 from perfpolicy.promql import names, objectives
 from perfpolicy.promql.expr import duration
@@ -83,14 +84,21 @@ def _remaining(objective: Objective, bad_ratio: float) -> float:
 
 
 def _burn(policy: Policy, objective: Objective, reading: Reading) -> tuple[tuple[timedelta, float], ...]:
-    found = []
-    for window in REPORTED_WINDOWS:
-        tier = policy.metrics.provider.rule_interval if window in objectives.STEP_WINDOWS else block_of(policy.metrics.provider)
-        name = sample_name(names.BURN_RATE, objective=objective.name, window=duration(window))
-        newest = reading.observe(name, tier).newest
+    step, block, found = policy.metrics.provider.rule_interval, block_of(policy.metrics.provider), []
+    for window, of_step, name in _burn_rates(objective.name):
+        newest = reading.observe(name, step if of_step else block).newest
         if newest is not None:
             found.append((window, newest.value))
     return tuple(found)
+
+
+@lru_cache(maxsize=1024)
+def _burn_rates(objective: str) -> tuple[tuple[timedelta, bool, SampleName], ...]:
+    """Every window of an objective, whether it is recorded with each step, and as what."""
+    return tuple(
+        (window, window in objectives.STEP_WINDOWS, sample_name(names.BURN_RATE, objective=objective, window=duration(window)))
+        for window in REPORTED_WINDOWS
+    )
 
 
 def _exhausted_at(objective: Objective, remaining: float, burn: Mapping[timedelta, float], now: datetime) -> datetime | None:

@@ -67,9 +67,15 @@ class EvaluationMemory:
 
 
 def evaluate(
-    policy: Policy, snapshot: Snapshot | MetricsUnavailable, memory: EvaluationMemory, now: datetime
+    policy: Policy,
+    snapshot: Snapshot | MetricsUnavailable,
+    memory: EvaluationMemory,
+    now: datetime,
+    budgets: tuple[BudgetOutcome, ...] | None = None,
 ) -> tuple[Evaluation, EvaluationMemory]:
-    """Judge every threshold and objective of a policy. Never raises for anything a backend may have answered."""
+    """Judge every threshold and objective of a policy. `budgets`: as judged before, where the snapshot does not tell. Never raises for
+    anything a backend may have answered.
+    """
     reading = Reading(snapshot if isinstance(snapshot, MetricsUnavailable) else snapshot.of(policy), now)
     expected = memory.expected if memory.expected is not None and memory.expected[0] == policy else (policy, revision(policy))
     source, message, unloaded_since = _source(policy, reading, expected[1], memory.unloaded_since)
@@ -80,7 +86,8 @@ def evaluate(
         outcome, track = _judge(policy, source, maintenance, threshold, reading, memory.tracks.get(threshold.name))
         outcomes.append(outcome)
         tracks[threshold.name] = track
-    budgets = tuple(budget.judge_budget(policy, item, reading, memory.budgets.get(item.name)) for item in policy.objectives)
+    if budgets is None:
+        budgets = tuple(budget.judge_budget(policy, item, reading, memory.budgets.get(item.name)) for item in policy.objectives)
     known = source is Reason.OBSERVED
     refusing = _value(policy, reading, names.REFUSED) if known else None
     refused = policy.traffic.proxy != Proxy() and (memory.refused if refusing is None else refusing > 0)

@@ -10,26 +10,28 @@ while somebody forges that series, too, is nothing known: a forged block of the 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from perfpolicy.errors import MetricsUnavailable
-from perfpolicy.policy.model import Policy, PolicyKey
+from perfpolicy.policy.model import Policy
 from perfpolicy.promql import names
 from perfpolicy.vocabulary import Reason
 
 STALE_INTERVALS: Final = 3
 """A sample further from now than this many rule intervals, in the past or (where clocks disagree) in the future, is stale."""
-_DISTINGUISHING: Final = (names.QUANTILE, names.OBJECTIVE, names.WINDOW)
+_DISTINGUISHING: Final = tuple(sorted((names.QUANTILE, names.OBJECTIVE, names.WINDOW)))
 
 
 class Owner(NamedTuple):
     """Whose rows: one incarnation of a policy."""
 
-    key: PolicyKey
+    namespace: str
+    name: str
     uid: str
 
 
@@ -40,11 +42,18 @@ class SampleName(NamedTuple):
     labels: tuple[tuple[str, str], ...] = ()
 
 
+class Point(NamedTuple):
+    """One sample: unix seconds, -inf where it was garbage, so that it is never the newest beside a good one; and its value."""
+
+    time: float
+    value: float
+
+
 @dataclass(slots=True)
 class Row:
-    """The samples of one name as the backend sent them ([[unix seconds, "value"], ...]) and how many series claimed the name."""
+    """The samples of one name, as the backend ordered them, and how many series claimed the name."""
 
-    values: Sequence[Any]
+    points: tuple[Point, ...]
     series: int = 1
 
 
@@ -58,16 +67,17 @@ class Snapshot:
     """One cycle's answer for all policies of a provider."""
 
     rows: Rows = field(default_factory=dict)
+    budgets: bool = True
+    """What budgets are judged by was asked for, too."""
 
     def of(self, policy: Policy) -> Mapping[SampleName, Row]:
         """The rows of a policy; empty where there are none. All in its name together where its revision does not tell which."""
-        apart = self.rows.get(Owner(policy.key, policy.identity.uid), {})
+        apart = self.rows.get(Owner(policy.key.namespace, policy.key.name, policy.identity.uid), {})
         told = [rows for rows in apart.values() if _REVISION in rows]
         return told[0] if len(told) == 1 else _together(apart.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """A finite value and when it was measured."""
 
     value: float
@@ -76,50 +86,82 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The samples of a name in time order, or `reason` why there are none."""
+    """The finite samples of a name in time order, or `reason` why there are none."""
 
-    samples: tuple[Sample, ...] = ()
+    points: Sequence[Point] = ()
     reason: Reason | None = None
 
     @property
     def newest(self) -> Sample | None:
         """The newest sample."""
-        return self.samples[-1] if self.samples else None
+        return _sample(self.points[-1]) if self.points else None
+
+    def since(self, time: datetime | None) -> Iterator[Sample]:
+        """The samples newer than that; None: all of them."""
+        least = -math.inf if time is None else time.timestamp()
+        return (_sample(point) for point in self.points if point.time > least)
 
 
+@lru_cache(maxsize=4096)
+def _moment(time: float) -> datetime:
+    """One object for all that a rule group recorded at once."""
+    return datetime.fromtimestamp(time, UTC)
+
+
+def _sample(point: Point) -> Sample:
+    return Sample(point.value, _moment(point.time))
+
+
+@lru_cache(maxsize=4096)
 def sample_name(series: str, **labels: str) -> SampleName:
     """The name of a recorded series, e.g. sample_name(LATENCY_QUANTILE, quantile="0.95")."""
     return SampleName(series, tuple(sorted(labels.items())))
 
 
 _REVISION: Final = sample_name(names.REVISION)
-_WRITTEN: Final = frozenset({"__name__", *names.IDENTITY, *_DISTINGUISHING})
+_IDENTITY: Final = ("__name__", names.NAMESPACE, names.POLICY, names.UID)
+_WRITTEN: Final = frozenset({*_IDENTITY, *_DISTINGUISHING})
 
 
 def _together(apart: Iterable[Mapping[SampleName, Row]]) -> Mapping[SampleName, Row]:
     merged: dict[SampleName, Row] = {}
     for rows in apart:
         for name, row in rows.items():
-            merged[name] = Row(row.values, row.series + (merged[name].series if name in merged else 0))
+            merged[name] = Row(row.points, row.series + (merged[name].series if name in merged else 0))
     return merged
 
 
 def add_series(rows: Rows, labels: Any, values: Any) -> None:
     """File one series of a backend's answer under its owner; what is not labelled as ours, or is garbage, is dropped."""
-    if not isinstance(labels, Mapping) or not isinstance(values, Sequence) or isinstance(values, str):
+    if not isinstance(labels, dict) or not isinstance(values, list):
         return
-    identity = [labels.get(label) for label in ("__name__", names.NAMESPACE, names.POLICY, names.UID)]
-    if not all(isinstance(part, str) and part for part in identity):
-        return
-    series, namespace, name, uid = map(str, identity)
-    own = tuple(sorted((label, str(labels[label])) for label in _DISTINGUISHING if label in labels))
+    identity: list[Any] = [labels.get(label) for label in _IDENTITY]
+    for part in identity:
+        if not isinstance(part, str) or not part:
+            return
+    series, *incarnation = identity
+    own = tuple([(label, str(labels[label])) for label in _DISTINGUISHING if label in labels])
     extra = tuple(sorted((str(label), str(labels[label])) for label in labels.keys() - _WRITTEN)) if len(labels) > len(own) + 4 else ()
-    found = rows.setdefault(Owner(PolicyKey(namespace, name), uid), {}).setdefault(extra, {})
-    key = SampleName(series, own)
+    owner = Owner(*incarnation)
+    if owner not in rows:
+        rows[owner] = {}
+    found = rows[owner].setdefault(extra, {})
+    key = _name(series, own)
     if key in found:
         found[key].series += 1
     else:
-        found[key] = Row(values)
+        found[key] = Row(points(values))
+
+
+@lru_cache(maxsize=4096)
+def _name(series: str, labels: tuple[tuple[str, str], ...]) -> SampleName:
+    """One object for the series of that name of all policies."""
+    return SampleName(series, labels)
+
+
+def points(values: Iterable[Any]) -> tuple[Point, ...]:
+    """Raw samples ([[unix seconds, "value"], ...]) as numbers."""
+    return tuple([_point(value) for value in values])
 
 
 class Reading:
@@ -142,31 +184,31 @@ def observe(rows: Mapping[SampleName, Row] | MetricsUnavailable, name: SampleNam
     if isinstance(rows, MetricsUnavailable):
         return Observation(reason=Reason.SOURCE_UNREACHABLE)
     row = rows.get(name)
-    if row is None or not row.values:
+    if row is None or not row.points:
         return Observation(reason=Reason.NO_DATA)
     if row.series > 1:
         return Observation(reason=Reason.SEVERAL_SERIES)
-    parsed = [_parse(value) for value in row.values]
-    newest = max(parsed, key=itemgetter(0))
-    if not math.isfinite(newest[0]):
+    newest = max(row.points, key=itemgetter(0))
+    if newest.time == -math.inf:
         return Observation(reason=Reason.NOT_A_NUMBER)
-    if abs(now.timestamp() - newest[0]) > (interval * STALE_INTERVALS).total_seconds():
+    if abs(now.timestamp() - newest.time) > (interval * STALE_INTERVALS).total_seconds():
         return Observation(reason=Reason.STALE_SAMPLE)
-    if not math.isfinite(newest[1]):
+    if not math.isfinite(newest.value):
         return Observation(reason=Reason.NOT_A_NUMBER)
-    finite = sorted({item for item in parsed if math.isfinite(item[0]) and math.isfinite(item[1])})
-    return Observation(tuple(Sample(value, datetime.fromtimestamp(time, UTC)) for time, value in finite))
+    return Observation(sorted([point for point in row.points if math.isfinite(point.value)]))
 
 
 _LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
 
 
-def _parse(item: Any) -> tuple[float, float]:
-    """(unix seconds, value) of one raw sample; -inf as time where it is garbage, so that it is never the newest beside a good one."""
-    if not isinstance(item, Sequence) or isinstance(item, str) or len(item) != 2:
-        return (-math.inf, math.nan)
+_GARBAGE: Final = Point(-math.inf, math.nan)
+
+
+def _point(item: Any) -> Point:
+    if not isinstance(item, list) or len(item) != 2:
+        return _GARBAGE
     try:
         time, value = float(item[0]), float(item[1])
     except (TypeError, ValueError, OverflowError):
-        return (-math.inf, math.nan)
-    return (time, value) if 0 <= time < _LATEST else (-math.inf, math.nan)
+        return _GARBAGE
+    return Point(time, value) if 0 <= time < _LATEST else _GARBAGE

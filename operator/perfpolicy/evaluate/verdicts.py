@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 from perfpolicy.evaluate.observation import Observation, Reading, Sample, SampleName, sample_name
-from perfpolicy.policy.model import Policy
+from perfpolicy.policy.model import Policy, Thresholds
 from perfpolicy.promql import names
 from perfpolicy.vocabulary import Reason, Verdict
 
@@ -72,9 +73,18 @@ class Outcome:
     sample: Sample | None
 
 
-def thresholds(policy: Policy) -> Iterator[Threshold]:
+def thresholds(policy: Policy) -> tuple[Threshold, ...]:
     """Every threshold of a policy, in the order the status lists them."""
-    wanted = policy.thresholds
+    return _thresholds(policy.thresholds, str(policy.thresholds.throughput))
+
+
+@lru_cache(maxsize=1024)
+def _thresholds(wanted: Thresholds, _spelling: str) -> tuple[Threshold, ...]:
+    """The same objects for all policies of the same limits, as most have them from their class. 100 equals 100.0, but is shown as spelt."""
+    return tuple(_each(wanted))
+
+
+def _each(wanted: Thresholds) -> Iterator[Threshold]:
     for limit in wanted.latency:
         series = sample_name(names.LATENCY_QUANTILE, quantile=f"{limit.quantile.normalize():f}")
         yield Threshold(limit.name, Decimal(limit.maximum // timedelta(microseconds=1)) / 1_000_000, series, "s")
@@ -100,7 +110,7 @@ def judge(policy: Policy, threshold: Threshold, reading: Reading, track: Track |
     reason = _no_verdict(policy, threshold, reading, observation)
     if reason is not None:
         return _without(policy, threshold, track, reason, observation.newest, now)
-    track = advance(track, _judged(policy, threshold, reading, observation), interval * FORGET_INTERVALS)
+    track = advance(track, _judged(policy, threshold, reading, observation, track.last), interval * FORGET_INTERVALS)
     track = show(track, track.decided, now)
     reason = Reason.PENDING if track.decided is Verdict.UNKNOWN else None
     return Outcome(threshold, track.shown, reason, track.since, observation.newest), track
@@ -179,11 +189,13 @@ def _without(
     return Outcome(threshold, verdict, reason, track.since, sample), track
 
 
-def _judged(policy: Policy, threshold: Threshold, reading: Reading, observation: Observation) -> Iterator[tuple[datetime, bool]]:
-    """(time, bad) per sample. The lower bound of throughput is broken only where as much was offered at the same time."""
+def _judged(
+    policy: Policy, threshold: Threshold, reading: Reading, observation: Observation, since: datetime | None
+) -> Iterator[tuple[datetime, bool]]:
+    """(time, bad) per sample newer than `since`. Throughput breaks its lower bound only where as much was offered at the same time."""
     if not threshold.lower:
-        yield from ((sample.time, threshold.violated(sample.value)) for sample in observation.samples)
+        yield from ((time, threshold.violated(value)) for value, time in observation.since(since))
         return
     offered = reading.observe(_OFFERED_RATE, policy.metrics.provider.rule_interval)
-    asked = {sample.time for sample in offered.samples if sample.value >= float(threshold.limit)}
-    yield from ((sample.time, sample.time in asked and threshold.violated(sample.value)) for sample in observation.samples)
+    asked = {time for value, time in offered.since(since) if value >= float(threshold.limit)}
+    yield from ((time, time in asked and threshold.violated(value)) for value, time in observation.since(since))

@@ -7,6 +7,7 @@ import signal
 from perfpolicy.handlers import logs, probes
 from perfpolicy.handlers.depth import allow_deep_objects
 from perfpolicy.handlers.events import KopfThread
+from perfpolicy.handlers.garbage import collect_seldom
 from perfpolicy.runtime import Runtime
 from perfpolicy.settings import Settings
 
@@ -17,6 +18,7 @@ _STOP_SECONDS = 2.0
 def run(settings: Settings) -> int:
     """Run the operator until SIGTERM or SIGINT; the exit code. Raises SettingsError where no API server can be addressed."""
     allow_deep_objects()
+    collect_seldom()
     logs.configure(settings)
     return asyncio.run(_run(settings))
 

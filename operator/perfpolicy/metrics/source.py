@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from perfpolicy.errors import MetricsUnavailable
 from perfpolicy.evaluate.observation import Rows, Snapshot, add_series
 from perfpolicy.metrics.client import Backend, PrometheusBackend
 from perfpolicy.policy.model import Provider
-from perfpolicy.promql.queries import cycle_queries
+from perfpolicy.promql.queries import budget_queries, threshold_queries
 from perfpolicy.telemetry import QUERIES, QUERY_SECONDS
 
 
@@ -40,23 +40,23 @@ class MetricsSource:
             for provider, problem in self._problems.items()
         }
 
-    async def collect(self, provider: Provider) -> Snapshot:
-        """The newest samples of every policy of `provider`. Raises MetricsUnavailable, within the provider's timeout for all queries
-        together.
+    async def collect(self, provider: Provider, share: int | None = None, budgets: bool = True) -> Snapshot:
+        """The newest samples of every policy of `provider`, or of those in a share (of promql.queries.SHARES); `budgets`: with what budgets
+        are judged by. Raises MetricsUnavailable, within the provider's timeout for these queries together.
         """
         try:
-            snapshot = await self._collect(provider)
+            snapshot = await self._collect(provider, share, budgets)
         except MetricsUnavailable as error:
             self._problems[provider] = str(error)
             raise
         self._problems.pop(provider, None)
         return snapshot
 
-    async def _collect(self, provider: Provider) -> Snapshot:
+    async def _collect(self, provider: Provider, share: int | None, budgets: bool) -> Snapshot:
         lane = self._lane(provider)
         if lane.running is not None and not lane.running.done():
             raise MetricsUnavailable(f"{provider.address}: still waiting for the answer to an earlier request")
-        lane.running = lane.thread.submit(_collect, provider, lane.backend)
+        lane.running = lane.thread.submit(_collect, provider, lane.backend, share, budgets)
         answer = asyncio.wrap_future(lane.running)
         # Nobody awaits an answer that comes too late; unread, its error would be logged as a defect, with every cycle of an outage.
         answer.add_done_callback(lambda late: late.cancelled() or late.exception())
@@ -82,13 +82,13 @@ class MetricsSource:
         return self._lanes[provider]
 
 
-def _collect(provider: Provider, backend: Backend) -> Snapshot:
+def _collect(provider: Provider, backend: Backend, share: int | None, budgets: bool) -> Snapshot:
     rows: Rows = {}
-    for query in cycle_queries(provider):
+    for query in (*threshold_queries(provider, share), *(budget_queries(provider, share) if budgets else ())):
         for series in _query(backend, query.text):
-            if isinstance(series, Mapping):
+            if isinstance(series, dict):
                 add_series(rows, series.get("metric"), series.get("values"))
-    return Snapshot(rows)
+    return Snapshot(rows, budgets)
 
 
 def _query(backend: Backend, text: str) -> Sequence[Any]:

@@ -2,6 +2,9 @@
 
 A provider is asked every `poll_min` seconds, growing by `poll_factor` to `poll_max` while nothing changes, and at once after a change. One
 cycle answers for all its policies. Verdicts are written at once; new numbers alone share a small budget, the longest unwritten first.
+
+Of many policies a cycle asks share by share, so that no answer is large, and the next share is on its way while one is judged; and it asks
+about the budgets of one share only, for those change once in ten steps: the others' stay as they were judged up to two cycles ago.
 """
 
 import asyncio
@@ -10,18 +13,23 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from perfpolicy.errors import MetricsUnavailable
+from perfpolicy.evaluate.budget import BudgetOutcome
 from perfpolicy.evaluate.evaluation import Evaluation, evaluate
 from perfpolicy.evaluate.observation import Snapshot
 from perfpolicy.policy.model import Policy, PolicyKey, Provider
+from perfpolicy.promql.queries import SHARES, share_of
 from perfpolicy.reconcile.queue import Work
 from perfpolicy.reconcile.state import PolicyState
+from perfpolicy.vocabulary import Reason
 
 _log = logging.getLogger(__name__)
 _BREATH = 50
 """Policies evaluated before other tasks get a turn."""
+MANY = 1000
+"""Above so many policies of a provider they are asked for in shares."""
 _GAP = 1.0
 """Seconds between two cycles of a provider at least: a burst of changes is answered by one cycle a second, not one each."""
 
@@ -29,11 +37,22 @@ _GAP = 1.0
 class Collector(Protocol):
     """The metrics sources."""
 
-    async def collect(self, provider: Provider) -> Snapshot:
-        """One cycle's samples of every policy of the provider. Raises MetricsUnavailable."""
+    async def collect(self, provider: Provider, share: int | None = None, budgets: bool = True) -> Snapshot:
+        """One cycle's samples of every policy of the provider, or of a share of them. Raises MetricsUnavailable."""
 
     def forget(self, used: frozenset[Provider]) -> None:
         """Let go of every other provider."""
+
+
+Member = tuple[PolicyKey, PolicyState]
+
+
+class Part(NamedTuple):
+    """Policies of a provider that are asked for together; `share` None: all of them."""
+
+    share: int | None
+    budgets: bool
+    members: list[Member]
 
 
 class Interval:
@@ -85,6 +104,8 @@ class Scheduler:
         self._started: dict[Provider, float] = {}
         self._last: dict[Provider, Snapshot | MetricsUnavailable] = {}
         """What the last cycle says of a policy whose rules the provider has not seen yet."""
+        self._turn: dict[Provider, int] = {}
+        """Whose budgets are asked about next, where policies are asked for in shares."""
         self._order = itertools.count()
         self._running: dict[Provider, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -151,26 +172,56 @@ class Scheduler:
         self._schedule(provider, at if due is None else min(at, due))
 
     def _retire(self, provider: Provider) -> None:
-        for memory in (self._intervals, self._started, self._last):
+        for memory in (self._intervals, self._started, self._last, self._turn):
             memory.pop(provider, None)
         used = frozenset(used for state in self._states.values() if (used := _provider(state)) is not None)
         self._collector.forget(used)
 
-    async def _evaluate(self, provider: Provider, members: list[tuple[PolicyKey, PolicyState]]) -> bool:
-        snapshot: Snapshot | MetricsUnavailable
+    async def _evaluate(self, provider: Provider, members: list[Member]) -> bool:
+        parts = self._parts(provider, members)
+        refreshed: list[tuple[float, PolicyKey]] = []
+        said_something = False
+        asked = asyncio.create_task(self._ask(provider, parts[0]))
         try:
-            snapshot = await self._collector.collect(provider)
+            for part, following in itertools.zip_longest(parts, parts[1:]):
+                answer = await asked
+                # One that does not answer is not asked for the others: the same is said of them.
+                if following is not None and isinstance(answer, Snapshot):
+                    asked = asyncio.create_task(self._ask(provider, following))
+                said_something |= await self._judge(part, answer, refreshed)
+        finally:
+            asked.cancel()
+        self._last[provider] = answer if isinstance(answer, MetricsUnavailable) else Snapshot()
+        refreshed.sort()
+        for _, key in refreshed[: self._budget.take(len(refreshed), asyncio.get_running_loop().time())]:
+            self._enqueue(key, Work.STATUS | Work.REFRESH)
+        return said_something
+
+    def _parts(self, provider: Provider, members: list[Member]) -> list[Part]:
+        if len(members) <= MANY:
+            return [Part(None, True, members)]
+        turn = self._turn[provider] = (self._turn.get(provider, -1) + 1) % len(SHARES)
+        parts = [Part(share, share == turn, []) for share in range(len(SHARES))]
+        for key, state in members:
+            if state.resolved is not None:
+                parts[share_of(state.resolved)].members.append((key, state))
+        return parts
+
+    async def _ask(self, provider: Provider, part: Part) -> Snapshot | MetricsUnavailable:
+        try:
+            return await self._collector.collect(provider, part.share, part.budgets)
         except MetricsUnavailable as error:
             _log.debug("no metrics", extra={"provider": provider.address, "problem": str(error)})
-            snapshot = error
-        self._last[provider] = snapshot if isinstance(snapshot, MetricsUnavailable) else Snapshot()
+            return error
+
+    async def _judge(self, part: Part, answer: Snapshot | MetricsUnavailable, refreshed: list[tuple[float, PolicyKey]]) -> bool:
+        """Whether a verdict changed. Policies of new numbers alone are added to `refreshed`."""
         now, said_something = self._now(), False
-        refreshed: list[tuple[float, PolicyKey]] = []
-        for count, (key, state) in enumerate(members, 1):
+        for count, (key, state) in enumerate(part.members, 1):
             if self._states.get(key) is not state or state.resolved is None:
                 continue
             before = state.evaluation
-            after = self._evaluate_one(key, state.resolved, state, snapshot, now)
+            after = self._evaluate_one(key, state.resolved, state, answer, now)
             if after is None:
                 continue
             if before is None or verdicts(before) != verdicts(after):
@@ -180,21 +231,34 @@ class Scheduler:
                 refreshed.append((state.written_at, key))
             if count % _BREATH == 0:
                 await asyncio.sleep(0)
-        refreshed.sort()
-        for _, key in refreshed[: self._budget.take(len(refreshed), asyncio.get_running_loop().time())]:
-            self._enqueue(key, Work.STATUS | Work.REFRESH)
         return said_something
 
     @staticmethod
     def _evaluate_one(
-        key: PolicyKey, policy: Policy, state: PolicyState, snapshot: Snapshot | MetricsUnavailable, now: datetime
+        key: PolicyKey, policy: Policy, state: PolicyState, answer: Snapshot | MetricsUnavailable, now: datetime
     ) -> Evaluation | None:
+        """None where nothing new can be said: because of a defect, or because its budgets were not asked about and nothing is known of them
+        yet (after a start, an outage or a change of the objectives), so that its turn is waited for.
+        """
+        budgets = None
+        if isinstance(answer, Snapshot) and not answer.budgets:
+            budgets = _kept(policy, state.evaluation)
+            if budgets is None:
+                return None
         try:
-            state.evaluation, state.memory = evaluate(policy, snapshot, state.memory, now)
+            state.evaluation, state.memory = evaluate(policy, answer, state.memory, now, budgets)
         except Exception:  # noqa: BLE001 - a defect met by one policy must not end the evaluation of the others; it is logged in full
             _log.exception("a policy cannot be evaluated", extra={"policy": str(key)})
             return None
         return state.evaluation
+
+
+def _kept(policy: Policy, before: Evaluation | None) -> tuple[BudgetOutcome, ...] | None:
+    """The budgets as last judged, if that was by an answer and of the same objectives."""
+    if before is None or before.source is Reason.SOURCE_UNREACHABLE:
+        return None
+    judged = tuple(outcome.objective for outcome in before.objectives)
+    return before.objectives if judged == policy.objectives else None
 
 
 def _provider(state: PolicyState) -> Provider | None:
