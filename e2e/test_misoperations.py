@@ -35,6 +35,7 @@ FEW = 4
 """Changes where a sample is enough."""
 SEED = 7
 NAME = "promise"
+REPLICAS = "workload.deployment.replicas"
 QUOTA = Resource("", "v1", "ResourceQuota", "resourcequotas")
 
 
@@ -44,7 +45,13 @@ def every_change() -> list[Change]:
     for base in POLICIES:
         found += [change for change in changes(POLICY_SCHEMA, base, known=known) if change.leaf not in seen]
         seen |= frozenset(used(POLICY_SCHEMA, base)) | (frozenset(leaves(POLICY_SCHEMA)) - known)
-    return found
+    return [_unscaled(change) if change.leaf == REPLICAS else change for change in found]
+
+
+def _unscaled(change: Change) -> Change:
+    """Of a policy without an autoscaler: beside one the figure counts once, when the Deployment is made."""
+    before, after = ({name: value for name, value in spec.items() if name != "scaling"} for spec in (change.before, change.after))
+    return change._replace(before=before, after=after)
 
 
 @dataclass(frozen=True)
