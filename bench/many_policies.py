@@ -21,6 +21,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -195,8 +196,11 @@ class Timed:
     pid: int
     """Of Prometheus."""
     parts: int
+    other: ProcessPoolExecutor
+    """The bare program's process: its memory is not the operator's."""
     source: MetricsSource = field(default_factory=MetricsSource)
     asked: int = 0
+    queries: float = 0
     began: list[Moment] = field(default_factory=list)
     ended: list[Moment] = field(default_factory=list)
     bare: list[tuple[float, float, int]] = field(default_factory=list)
@@ -216,10 +220,12 @@ class Timed:
     async def after(self, provider: model.Provider) -> None:
         """At the end of a cycle."""
         self.ended.append(_moment())
+        self.queries = QUERIES.labels("ok")._value.get()  # what /metrics would say
         shares = [None] if self.parts == 1 else list(range(self.parts))
         queries = [query for share in shares for query in threshold_queries(provider, share)]
         queries += budget_queries(provider, shares[len(self.ended) % self.parts])
-        self.bare.append(await asyncio.to_thread(_bare, provider, queries, self.pid))
+        asked = asyncio.get_running_loop().run_in_executor(self.other, _bare, provider, queries, self.pid)
+        self.bare.append(await asked)
         if len(self.ended) == self.wanted:
             self.done.set()
 
@@ -234,6 +240,11 @@ class Paced(Scheduler):
         return changed
 
 
+def a_process() -> ProcessPoolExecutor:
+    """One process beside this one, which begins with nothing of it."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+
 def measure(count: int, address: str, cycles: int, pid: int) -> Figures:
     """So many cycles of the operator's scheduler, and as many of the bare program. Runs in a process of its own."""
     collect_seldom()
@@ -241,8 +252,9 @@ def measure(count: int, address: str, cycles: int, pid: int) -> Figures:
     states = {policy.key: PolicyState(policy.identity.uid, resolved=policy) for policy in known}
     for state, policy in zip(states.values(), known, strict=True):
         state.memory = EvaluationMemory(expected=(policy, REVISION))
-    timed, at_hand = Timed(cycles, pid, 1 if count <= MANY else len(SHARES)), _resident()
-    stall = asyncio.run(_cycles(timed, states, known[0].metrics.provider))
+    with a_process() as other:
+        timed, at_hand = Timed(cycles, pid, 1 if count <= MANY else len(SHARES), other), _resident()
+        stall = asyncio.run(_cycles(timed, states, known[0].metrics.provider))
     judged = [state.evaluation for state in states.values() if state.evaluation is not None]
     complete = sum(
         found.health is not None and all(each.remaining is not None and len(each.burn) == 7 for each in found.objectives)
@@ -253,7 +265,7 @@ def measure(count: int, address: str, cycles: int, pid: int) -> Figures:
     return Figures(
         count,
         sum(1 for policy in known for _ in series(policy)),
-        QUERIES.labels("ok")._value.get() / len(timed.ended),  # what /metrics would say
+        timed.queries / len(timed.ended),
         statistics.median(size for _, _, size in timed.bare) / 1e6,
         (statistics.median(took), max(took)),
         statistics.median(wall for wall, _, _ in timed.bare),
@@ -318,8 +330,8 @@ def figures(count: int, cycles: int) -> Figures:
         }
         with serve(Path(folder), lab_tools.required("prometheus", "prometheus"), {"scrape_configs": [job]}) as (prometheus, process):
             eventually(lambda: prometheus.value(f"count(count_over_time({names.REVISION}[3m]) >= 5)", time.time()) == count, 180)
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                found = pool.apply(measure, (count, prometheus.url, cycles, process.pid))
+            with a_process() as other:
+                found = other.submit(measure, count, prometheus.url, cycles, process.pid).result()
             return replace(found, prometheus=(found.prometheus[0], _resident(process.pid)))
 
 
