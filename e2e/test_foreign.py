@@ -34,10 +34,18 @@ def virtual_service(name: str, host: str, namespace: str, **spec: Any) -> dict[s
     }
 
 
+def destination_rule(namespace: str) -> dict[str, Any]:
+    """A DestinationRule for the policy's Service, of another name."""
+    spec = {"host": f"web.{namespace}.svc.cluster.local", "trafficPolicy": {"loadBalancer": {"simple": "RANDOM"}}}
+    metadata = {"name": "theirs", "namespace": namespace}
+    return {"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": metadata, "spec": spec}
+
+
 FOREIGN = {
     "same-name-service": (service, "ForeignObject"),
     "same-name-route": (lambda namespace: virtual_service("web", "theirs", namespace), "ForeignObject"),
     "same-host": (lambda namespace: virtual_service("theirs", "web", namespace), "HostClaimed"),
+    "same-host-rule": (destination_rule, "HostClaimed"),
     "same-external-host": (
         lambda namespace: virtual_service("theirs", f"{namespace}.e2e.test", namespace, gateways=["e2e/public"]),
         "HostClaimed",
@@ -140,6 +148,12 @@ OF_OTHERS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         "helm",
         {"maxUnavailable": 1, "selector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["web", "api"]}]}},
     ),
+    "peerauthentication": (
+        "security.istio.io/v1",
+        "PeerAuthentication",
+        "kustomize",
+        {"selector": {"matchLabels": {"app": "web"}}, "mtls": {"mode": "PERMISSIVE"}},
+    ),
     "telemetry": ("telemetry.istio.io/v1", "Telemetry", "argocd-controller", {"selector": {"matchLabels": {"app": "web"}}}),
     "horizontalpodautoscaler": (
         "autoscaling/v2",
@@ -185,7 +199,7 @@ def test_who_selects_the_same_pods_or_scales_them_is_named_and_only_that_kind_of
 
     cluster.apply(a_policy("web", mesh_namespace))
     # KEDA's own word comes before the autoscaler it would make of it.
-    eventually(lambda: named("poddisruptionbudget", "telemetry", "scaledobject"))
+    eventually(lambda: named("poddisruptionbudget", "peerauthentication", "telemetry", "scaledobject"))
     eventually(lambda: ours() == set(CHILDREN) - WITHHELD)
     assert cluster.condition("web", mesh_namespace, "Ready")[0] == "False"
     cluster.delete("pp", "web", mesh_namespace)
