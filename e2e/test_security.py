@@ -1,5 +1,6 @@
 """examples/security on the real cluster: who is answered, by real identities and without any."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -59,6 +60,24 @@ def test_one_identity_may_do_what_it_is_allowed_and_nothing_else(security: Clust
         assert {answer.body for answer in answers if answer.status == 403} == {"RBAC: access denied"}
 
     eventually(check)
+
+
+def test_namespaces_and_addresses_are_sources_that_must_hold_together(security: Cluster) -> None:
+    """`archive` by the namespace of its caller and by its address: both right, and each with a wrong other half."""
+    (pod,) = security.lab.get("pods", "-n", "load", "-l", "app=k6")["items"]
+    address, elsewhere = f"{pod['status']['podIP']}/32", "203.0.113.0/24"
+    sources = {"/both": ("load", address), "/elsewhere": ("load", elsewhere), "/others": (NAMESPACE, address)}
+    allow = [
+        {"from": {"namespaces": [namespace], "ipBlocks": [block]}, "to": {"paths": [path], "methods": ["GET"]}}
+        for path, (namespace, block) in sources.items()
+    ]
+    security.kubectl("patch", "pp", "archive", "-n", NAMESPACE, "--type=merge", "-p", json.dumps({"spec": {"security": {"allow": allow}}}))
+
+    def check() -> None:
+        requests = [*(request("archive", path) for path in sources), request("archive", "/both", "POST")]
+        assert [answer.status for answer in ask(security.lab, "mesh", requests)] == [200, 403, 403, 403]
+
+    eventually(check, seconds=60)
 
 
 def test_connections_are_let_in_and_out_by_name_and_the_pod_stays_ready(security: Cluster) -> None:

@@ -115,6 +115,13 @@ def test_lint_of_a_good_policy_exits_0_and_still_gives_advice() -> None:
     assert "advice: RetriesOutlastTimeout" in done.stdout
 
 
+@pytest.mark.parametrize("example", ["ce-hub", "limits", "runeframe", "scaling", "security", "telemetry", "traffic"])
+def test_lint_finds_nothing_wrong_with_the_examples(example: str) -> None:
+    done = run("lint", "-f", str(ROOT / "examples" / example))
+    assert done.exit_code == 0, done.output
+    assert " policies checked, 0 with problems" in done.output
+
+
 def test_lint_says_which_burn_alerts_are_left_out_and_why(tmp_path: Path) -> None:
     loose = POLICY | {
         "spec": POLICY["spec"] | {"objectives": [{"name": "loose", "sli": "Availability", "target": "90%", "windowDays": 30}]}

@@ -7,6 +7,7 @@ import pytest
 from perfpolicy.policy import model
 from perfpolicy.render import Manifest, render
 from tests.builders import a_full_policy, a_peer, a_policy, a_port, a_service, network, observability, traffic
+from tests.examples import policies
 from tests.reachability import Cluster, Host, Pod
 
 NAMESPACES = {
@@ -95,6 +96,18 @@ def test_must_reach(source: Pod | Host, target: Pod | Host, port: int, protocol:
 @pytest.mark.parametrize(("source", "target", "port", "protocol"), MUST_NOT_REACH, ids=lambda v: getattr(v, "name", str(v)))
 def test_must_not_reach(source: Pod | Host, target: Pod | Host, port: int, protocol: str) -> None:
     assert not cluster(a_full_policy()).reaches(source, target, port, protocol)
+
+
+def test_the_database_tier_of_the_examples() -> None:
+    (policy,) = (policy for policy in policies("runeframe") if policy.key.name == "postgresql")
+    reached = Cluster({**NAMESPACES, "runeframe": {}}, network_policies(policy))
+    database = Pod("database", "runeframe", policy.workload.selector, "10.0.7.1")
+    backend, page = (Pod(tier, "runeframe", {"tier": tier}, "10.0.7.2") for tier in ("backend", "frontend"))
+    foreign = Pod("foreign", "other", {"tier": "backend"}, "10.0.7.3")
+    assert reached.reaches(backend, database, 5432)
+    assert [reached.reaches(*way) for way in ((backend, database, 22), (page, database, 5432), (foreign, database, 5432))] == [False] * 3
+    assert [reached.reaches(database, end, port) for end, port in ((backend, 8080), (INTERNET, 443))] == [False] * 2
+    assert reached.reaches(database, DNS, 53, "UDP")
 
 
 def test_nothing_asked_for_renders_nothing() -> None:
