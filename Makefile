@@ -61,8 +61,9 @@ bench: $(READY) ## measurements as ratios, on the fake-node lab and on a Prometh
 	@$(BIN)/python -m bench.rule_truth
 	@$(BIN)/python -m bench.many_policies
 
-mutate: $(READY) ## show on the lab that every kind of child matters: each removed once, its proofs must fail
+mutate: $(READY) ## show on the lab that proofs fail: without each kind of child, and with each capability of traffic broken
 	@$(BIN)/python -m e2e.mutate
+	@$(BIN)/python -m pytest -q -s -p no:randomly e2e/broken.py
 
 trust: $(READY) ## faults at every write and event, every change of every leaf, on the fake-node lab; make test plays a sample
 	@$(BIN)/python -m lab up --node fake

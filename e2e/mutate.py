@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @contextmanager
 def running(world: World, log: Path, without: str = "") -> Iterator[None]:
     """An operator that renders everything, or everything but some kinds."""
-    program = ("-m", "e2e.mutant", without) if without else ("-m", "perfpolicy", "run")
+    program = ("-m", "e2e.mutant", "without", without) if without else ("-m", "perfpolicy", "run")
     with operator(world.lab, log, world.namespace, program=program):
         yield
 
