@@ -344,3 +344,20 @@ async def test_a_source_that_fails_in_the_middle_is_said_of_those_it_did_not_ans
     many.collector.fails_for = 1
     assert [share for share, _ in await many.cycle()] == [0, 1]
     assert many.sources() == ["Observed", "SourceUnreachable", "SourceUnreachable"]
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_it_ends_when_it_is_cancelled_in_whatever_turn_of_the_loop_something_becomes_due(turns: int) -> None:
+    bench, provider = Bench(), a_provider()
+    bench.add("a", provider)
+    running = asyncio.create_task(bench.scheduler.run())
+    bench.scheduler.poke(provider)
+    await bench.until(1)
+    # It waits for the next cycle now, and is woken by an earlier one.
+    bench.scheduler.poke(provider)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    running.cancel()
+    done, _ = await asyncio.wait([running], timeout=2)
+    running.cancel()
+    assert done, "an operator that is to stop, or has lost the Lease, would wait for ever"

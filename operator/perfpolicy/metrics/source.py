@@ -62,7 +62,8 @@ class MetricsSource:
         answer.add_done_callback(lambda late: late.cancelled() or late.exception())
         try:
             # Shielded: the thread cannot be stopped, and its result is what tells that it has ended.
-            return await asyncio.wait_for(asyncio.shield(answer), provider.timeout.total_seconds())
+            async with asyncio.timeout(provider.timeout.total_seconds()):
+                return await asyncio.shield(answer)
         except TimeoutError as error:
             raise MetricsUnavailable(f"{provider.address}: no answer within {provider.timeout.total_seconds():g} s") from error
 

@@ -12,6 +12,7 @@ import heapq
 import itertools
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
@@ -138,10 +139,10 @@ class Scheduler:
                     task = group.create_task(self._cycle(provider))
                     self._running[provider] = task
                 pause = self._heap[0][0] - loop.time() if self._heap else None
-                try:
-                    await asyncio.wait_for(self._wake.wait(), pause if pause is None else max(pause, 0.001))
-                except TimeoutError:
-                    continue
+                # Not wait_for: before Python 3.12 it forgets a cancellation that comes together with what is waited for.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause if pause is None else max(pause, 0.001)):
+                        await self._wake.wait()
 
     def _schedule(self, provider: Provider, at: float) -> None:
         if self._due.get(provider, float("inf")) <= at:
