@@ -81,7 +81,7 @@ class Runtime:
         """`election`: decides when this process leads; None: from the start."""
         self.settings = settings
         self._api, self._election = api, election
-        self.queue = WorkQueue(settings.retry_min, settings.retry_max)
+        self.queue = WorkQueue(settings.retry_min, settings.retry_max, share=_share(settings))
         self.hub = Hub(self.queue.add, _CHILD_KINDS)
         self.policies = Policies(self.queue.add)
         self.classes = Classes(self._class_changed)
@@ -436,6 +436,11 @@ class Runtime:
 
     def _notify(self, key: PolicyKey, uid: str, transition: Transition) -> None:
         self._events.emit(Notice(key, uid, transition.reason, transition.message, not transition.normal))
+
+
+def _share(settings: Settings) -> int:
+    """How many workers may work for one namespace at the same time."""
+    return settings.workers if len(settings.namespaces) == 1 else max(1, settings.workers * 3 // 4)
 
 
 def _kind(resource: Resource) -> GroupKind:

@@ -173,3 +173,18 @@ async def test_a_worker_learns_since_when_it_has_to_know_everything() -> None:
     assert queue.asked(got) > asked
     queue.done(got)
     assert list(queue._asked) == [key("a/y")]
+
+
+async def test_a_namespace_whose_work_hangs_leaves_workers_to_others() -> None:
+    queue = WorkQueue(1.0, 8.0, share=2)
+    for name in ("a/1", "a/2", "a/3", "b/1"):
+        queue.add(key(name))
+    assert [str((await queue.get())[0]) for _ in range(3)] == ["a/1", "b/1", "a/2"]
+    third = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    assert (third.done(), len(queue)) == (False, 1)
+    queue.add(key("c/1"))
+    assert (await third)[0] == key("c/1")
+    last = asyncio.create_task(queue.get())
+    queue.done(key("a/2"))
+    assert (await last)[0] == key("a/3")

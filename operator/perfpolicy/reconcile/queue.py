@@ -1,13 +1,14 @@
 """Work waiting to be done: every key at most once, never on two workers, fair between namespaces, with back-off per key.
 
 Why fair: a namespace that creates five hundred policies at once must not delay an edit in another one. Namespaces take turns; within one,
-first come, first served. The clock is injected so that tests need not wait.
+first come, first served. And a namespace whose writes hang (a webhook that does not answer, say) must not hold every worker: no namespace
+is given more than its share of them. The clock is injected so that tests need not wait.
 """
 
 import asyncio
 import random
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from enum import IntFlag
 
@@ -34,14 +35,20 @@ class WorkQueue:
         retry_max: float,
         spread: Callable[[], float] = lambda: random.uniform(0.8, 1.2),  # noqa: S311 - spreads load, guards nothing
         clock: Callable[[], float] = time.monotonic,
+        share: int = 1_000_000,
     ) -> None:
-        """`retry_min`, `retry_max`: seconds of the first and the longest pause after failures; `spread`: factor applied to each pause."""
+        """`retry_min`, `retry_max`: seconds of the first and the longest pause after failures; `spread`: factor applied to each pause;
+        `share`: keys of one namespace that may be worked on at the same time.
+        """
+        self._share = share
         self._retry_min, self._retry_max, self._spread, self._clock = retry_min, retry_max, spread, clock
         self._waiting: OrderedDict[str, deque[PolicyKey]] = OrderedDict()
         self._work: dict[PolicyKey, Work] = {}
         self._since: dict[PolicyKey, float] = {}
         """Of every key that waits, the oldest first: since when."""
         self._running: dict[PolicyKey, Work] = {}
+        self._busy: Counter[str] = Counter()
+        """Keys being worked on, by namespace."""
         self._asked: dict[PolicyKey, float] = {}
         """Of every key that waits or is worked on: when work for it was last added before it was taken."""
         self._timers: dict[PolicyKey, asyncio.TimerHandle] = {}
@@ -120,11 +127,12 @@ class WorkQueue:
 
     async def get(self) -> tuple[PolicyKey, Work]:
         """The next key and what is due for it; nobody else gets the key until `done`."""
-        while not self._waiting:
+        while (namespace := self._next()) is None:
             self._ready.clear()
             await self._ready.wait()
-        namespace, keys = self._waiting.popitem(last=False)
+        keys = self._waiting.pop(namespace)
         key = keys.popleft()
+        self._busy[namespace] += 1
         if keys:
             self._waiting[namespace] = keys
         self._running[key] = Work(0)
@@ -135,8 +143,17 @@ class WorkQueue:
         """The worker is finished with the key; work added meanwhile is queued now."""
         again = self._running.pop(key)
         del self._asked[key]
+        self._busy[key.namespace] -= 1
+        if not self._busy[key.namespace]:
+            del self._busy[key.namespace]
+        if self._waiting:
+            self._ready.set()
         if again:
             self.add(key, again)
+
+    def _next(self) -> str | None:
+        """The namespace whose turn it is; None where none waits that has not got its share."""
+        return next((namespace for namespace in self._waiting if self._busy[namespace] < self._share), None)
 
     def _due(self, key: PolicyKey, work: Work) -> None:
         del self._timers[key]

@@ -1,0 +1,155 @@
+"""What one tenant does, or what is wrong in one namespace, does not hold up the others: told by what is done first, not by a clock."""
+
+import json
+import secrets
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from e2e.api import api_of
+from e2e.cluster import Cluster, programmed
+from e2e.operator_process import OperatorProcess
+from e2e.policies import a_policy
+from e2e.waiting import eventually
+from perfpolicy.vocabulary import POLICY_LABEL
+
+FLOOD, SICK, AMONG = 60, 20, 8
+"""Policies of the noisy tenant, of the namespace whose writes hang (more than the operator has workers), beside the poisoned one."""
+SHARE = 12
+"""Of the operator's workers, so many work for one namespace at the same time."""
+HANG_SECONDS = 30
+"""The longest the API server waits for a webhook."""
+LABEL = "e2e-neighbours"
+
+
+def apply(cluster: Cluster, namespace: str, *names: str) -> None:
+    """Create policies of these names."""
+    cluster.apply(*(a_policy(name, namespace, replicas=0) for name in names))
+
+
+def edit(cluster: Cluster, namespace: str) -> None:
+    """Edit web, and wait until its children are as the edit says."""
+    patch = {"spec": {"traffic": {"timeout": f"{secrets.randbelow(3000) + 3}s"}}}
+    cluster.kubectl("patch", "pp", "web", "-n", namespace, "--type=merge", "-p", json.dumps(patch))
+    programmed(cluster, "web", namespace, seconds=60)
+
+
+def programmed_ones(cluster: Cluster, namespace: str) -> set[str]:
+    """Names of the policies that are programmed."""
+    found: list[dict[str, Any]] = json.loads(cluster.kubectl("get", "pp", "-n", namespace, "-o", "json"))["items"]
+    said = {each["metadata"]["name"]: each.get("status", {}).get("conditions", ()) for each in found}
+    return {name for name, conditions in said.items() if any((c["type"], c["status"]) == ("Programmed", "True") for c in conditions)}
+
+
+@pytest.fixture
+def other(cluster: Cluster) -> Iterator[str]:
+    """A second namespace, gone after the test."""
+    name = f"e2e-{secrets.token_hex(4)}"
+    labels = {"istio-injection": "enabled", LABEL: name}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def webhook(namespace: str, port: int, policy: str = "") -> dict[str, Any]:
+    """Asks somebody at the port before a Service of the namespace (of one policy, where it is named) may be written."""
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["services"]}
+    hook = {
+        "name": "neighbours.e2e.test",
+        "clientConfig": {"url": f"https://127.0.0.1:{port}/"},
+        "rules": [rule],
+        "namespaceSelector": {"matchLabels": {LABEL: namespace}},
+        "objectSelector": {"matchLabels": {POLICY_LABEL: policy}} if policy else {},
+        "failurePolicy": "Fail",
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "timeoutSeconds": HANG_SECONDS,
+    }
+    metadata = {"name": namespace}
+    api = "admissionregistration.k8s.io/v1"
+    return {"apiVersion": api, "kind": "ValidatingWebhookConfiguration", "metadata": metadata, "webhooks": [hook]}
+
+
+def a_service(namespace: str) -> dict[str, Any]:
+    """One the webhook is asked about, whatever it selects."""
+    metadata = {"name": "probe", "namespace": namespace, "labels": {POLICY_LABEL: "poison"}}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": 80}]}}
+
+
+@pytest.fixture
+def poisoned(cluster: Cluster, other: str) -> Iterator[str]:
+    """The other namespace, where no Service of the policy called poison can be written: nobody listens where the webhook is asked."""
+    cluster.apply(webhook(other, 9, "poison"))
+    try:
+        eventually(lambda: api_of(cluster.lab.kubeconfig).create_dry(a_service(other))[0] == 500)
+        yield other
+    finally:
+        cluster.kubectl("delete", "validatingwebhookconfiguration", other, "--ignore-not-found")
+
+
+@pytest.fixture
+def hanging(cluster: Cluster, other: str) -> Iterator[socket.socket]:
+    """Who is asked before a Service may be written in the other namespace: takes connections, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server, ThreadPoolExecutor() as beside:
+        server.settimeout(HANG_SECONDS)
+        cluster.apply(webhook(other, server.getsockname()[1]))
+        try:
+            asked = beside.submit(lambda: server.accept()[0].close())
+            while not asked.done():
+                api_of(cluster.lab.kubeconfig).create_dry(a_service(other))
+            asked.result()
+            yield server
+        finally:
+            cluster.kubectl("delete", "validatingwebhookconfiguration", other)
+
+
+def is_waited_for(call: socket.socket) -> bool:
+    """The caller is still there."""
+    call.setblocking(False)
+    try:
+        while call.recv(4096):
+            pass
+    except BlockingIOError:
+        return True
+    return False
+
+
+def test_a_flood_of_one_tenant_does_not_hold_up_an_edit_of_another(
+    cluster: Cluster, operator: OperatorProcess, mesh_namespace: str, other: str
+) -> None:
+    apply(cluster, mesh_namespace, "web")
+    programmed(cluster, "web", mesh_namespace)
+    operator.kill()
+    apply(cluster, other, *(f"flood-{number}" for number in range(FLOOD)))
+    # All of them wait for a worker when the edit comes.
+    operator.start()
+    edit(cluster, mesh_namespace)
+    done = programmed_ones(cluster, other)
+    assert len(done) < FLOOD / 2, f"{len(done)} of {FLOOD} policies of the flood were done first"
+
+
+def test_a_poisoned_policy_is_told_and_holds_up_no_other(cluster: Cluster, operator: OperatorProcess, poisoned: str) -> None:
+    names = {f"good-{number}" for number in range(AMONG)}
+    apply(cluster, poisoned, "poison", "web", *names)
+    eventually(lambda: programmed_ones(cluster, poisoned) == names | {"web"}, seconds=60)
+    eventually(lambda: cluster.condition("poison", poisoned, "Programmed") == ("Unknown", "Progressing"))
+    edit(cluster, poisoned)
+    cluster.kubectl("delete", "validatingwebhookconfiguration", poisoned)
+    eventually(lambda: "poison" in programmed_ones(cluster, poisoned), seconds=60)
+
+
+def test_writes_that_hang_in_one_namespace_hold_up_no_other(
+    cluster: Cluster, operator: OperatorProcess, mesh_namespace: str, other: str, hanging: socket.socket
+) -> None:
+    apply(cluster, mesh_namespace, "web")
+    programmed(cluster, "web", mesh_namespace)
+    apply(cluster, other, *(f"sick-{number}" for number in range(SICK)))
+    with ExitStack() as held:
+        # So many of its policies are being worked on, and hang.
+        calls = [held.enter_context(hanging.accept()[0]) for _ in range(SHARE)]
+        edit(cluster, mesh_namespace)
+        assert all(map(is_waited_for, calls)), "the edit had to wait until the API server gave up asking"
