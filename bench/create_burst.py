@@ -15,7 +15,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,6 +45,8 @@ from perfpolicy.render.registry import KINDS, render
 from perfpolicy.settings import Settings
 
 CONCURRENCY = (8, 16, 32)
+Children = list[dict[str, Any]]
+"""The manifests of one policy."""
 PATHS = {(kind.api_version, kind.kind): kind.plural for kind in KINDS}
 
 
@@ -97,17 +99,23 @@ def policies_path(namespace: str) -> str:
     return f"/apis/perfpolicy.io/v1alpha1/{place}performancepolicies"
 
 
-async def create(api: Api, namespace: str, count: int) -> list[dict[str, Any]]:
+def policies_in(namespace: str, count: int) -> list[dict[str, Any]]:
+    """So many policies called p0, p1 ..."""
+    return [a_policy(f"p{number}", namespace, replicas=0) for number in range(count)]
+
+
+async def create(api: Api, policies: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Create the policies, sixteen at a time; as they are now."""
-    wanted = [a_policy(f"p{number}", namespace, replicas=0) for number in range(count)]
-    json_accept = "application/json"
-    return await in_parallel(16, [partial(api.send, "POST", policies_path(namespace), p, accept=json_accept) for p in wanted])
+    paths = [(policies_path(policy["metadata"]["namespace"]), policy) for policy in policies]
+    return await in_parallel(16, [partial(api.send, "POST", path, policy, accept="application/json") for path, policy in paths])
 
 
-async def until_programmed(api: Api, namespace: str, count: int, seconds: float) -> None:
+async def until_programmed(api: Api, policies: Collection[dict[str, Any]], seconds: float) -> None:
     """Follow the policies until all are Programmed."""
-    done: set[tuple[str, str]] = set()
-    url = f"{api.server}{policies_path(namespace)}?watch=true&resourceVersion=0&timeoutSeconds={int(seconds)}"
+    waiting = {(policy["metadata"]["namespace"], policy["metadata"]["name"]) for policy in policies}
+    namespaces = {namespace for namespace, _ in waiting}
+    path = policies_path(*namespaces if len(namespaces) == 1 else ("",))
+    url = f"{api.server}{path}?watch=true&resourceVersion=0&timeoutSeconds={int(seconds)}"
     buffer = b""
     async with api.session.get(url, timeout=aiohttp.ClientTimeout(total=seconds)) as answer:
         async for chunk in answer.content.iter_any():
@@ -116,10 +124,10 @@ async def until_programmed(api: Api, namespace: str, count: int, seconds: float)
                 policy = json.loads(line)["object"]
                 said = {c["type"]: c["status"] for c in policy.get("status", {}).get("conditions", ())}
                 if said.get("Programmed") == "True":
-                    done.add((policy["metadata"]["namespace"], policy["metadata"]["name"]))
-            if len(done) == count:
+                    waiting.discard((policy["metadata"]["namespace"], policy["metadata"]["name"]))
+            if not waiting:
                 return
-    raise RuntimeError(f"only {len(done)} of {count} policies were programmed within {seconds:g} s")
+    raise RuntimeError(f"{len(waiting)} of {len(policies)} policies were not programmed within {seconds:g} s, {min(waiting)} for one")
 
 
 @dataclass(frozen=True)
@@ -130,10 +138,10 @@ class Round:
     busy: float
 
 
-async def timed(api: Api, namespace: str, count: int, work: Awaitable[Any], patience: float = 300) -> Round:
-    """Do the work, and follow the policies of the namespace until all are Programmed: both programs are looked at by the same watch."""
+async def timed(api: Api, policies: Collection[dict[str, Any]], work: Awaitable[Any], patience: float = 300) -> Round:
+    """Do the work, and follow the policies until all are Programmed: both programs are looked at by the same watch."""
     start, before = time.monotonic(), _busy_seconds()
-    following = asyncio.create_task(until_programmed(api, namespace, count, patience))
+    following = asyncio.create_task(until_programmed(api, policies, patience))
     await work
     await following
     seconds = time.monotonic() - start
@@ -146,23 +154,24 @@ def _busy_seconds() -> float:
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
-def manifests_of(policies: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def manifests_of(policies: Iterable[dict[str, Any]]) -> list[Children]:
     """The children of created policies, as the operator applies them."""
     cls = parse_class({**a_class(), "metadata": {"name": "e2e", "generation": 1}})
     facts = Facts(namespace_labels={"istio-injection": "enabled"})
     return [[with_digest(m) for m in render(resolve(parse_policy(policy), cls, facts)).manifests] for policy in policies]
 
 
-async def send_all(
-    api: Api, namespace: str, count: int, limit: int, sent: "Requests", prepared: list[list[dict[str, Any]]], status: Any
-) -> None:
+async def send_all(api: Api, policies: list[dict[str, Any]], limit: int, sent: "Requests", children: list[Children], status: Any) -> None:
     """The same requests as were `sent`: creations, metadata lists, every child, statuses and Events."""
-    created = await create(api, namespace, count)
-    listing = f"/api/v1/namespaces/{namespace}/configmaps?limit=500"
-    await in_parallel(limit, [lambda: api.send("GET", listing, accept=METADATA_LIST)] * sent.reads)
-    await in_parallel(limit, [partial(_event, api, namespace, number) for number in range(sent.events)])
+    created = await create(api, policies)
+    listings = [f"/api/v1/namespaces/{namespace}/configmaps?limit=500" for namespace in sorted({_namespace(each) for each in created})]
+    await in_parallel(
+        limit, [partial(api.send, "GET", listings[number % len(listings)], accept=METADATA_LIST) for number in range(sent.reads)]
+    )
+    await in_parallel(limit, [partial(_event, api, created[number % len(created)], number) for number in range(sent.events)])
 
-    async def one(policy: dict[str, Any], children: list[dict[str, Any]]) -> None:
+    async def one(policy: dict[str, Any], children: Children, statuses: int) -> None:
+        namespace, name = _namespace(policy), policy["metadata"]["name"]
         for child in children:
             for owner in child["metadata"]["ownerReferences"]:
                 owner["uid"] = policy["metadata"]["uid"]
@@ -170,28 +179,33 @@ async def send_all(
             plural = PATHS[child["apiVersion"], child["kind"]]
             path = f"/{group}/{child['apiVersion']}/namespaces/{namespace}/{plural}/{child['metadata']['name']}"
             await api.send("PATCH", f"{path}?fieldManager=perfpolicy&fieldValidation=Strict", child, APPLY)
-        name = policy["metadata"]["name"]
-        extra = int(name.removeprefix("p")) < sent.statuses - count
-        for number in range(1 + extra):
+        for number in range(statuses):
             body = {"apiVersion": policy["apiVersion"], "kind": policy["kind"], "metadata": {"name": name}, "status": status}
             body["status"] = {**status, "observedGeneration": number + 1}
             path = f"{policies_path(namespace)}/{name}/status?fieldManager=perfpolicy-status&force=true"
             await api.send("PATCH", path, body, APPLY)
 
-    await in_parallel(limit, [partial(one, p, c) for p, c in zip(created, prepared, strict=True)])
+    twice = sent.statuses - len(created)
+    each = zip(created, children, strict=True)
+    await in_parallel(limit, [partial(one, p, c, 1 + (number < twice)) for number, (p, c) in enumerate(each)])
 
 
-async def _event(api: Api, namespace: str, number: int) -> None:
-    notice = Notice(PolicyKey(namespace, f"p{number}"), "uid", "Programmed", "8 objects applied", warning=False)
+def _namespace(policy: dict[str, Any]) -> str:
+    return str(policy["metadata"]["namespace"])
+
+
+async def _event(api: Api, policy: dict[str, Any], number: int) -> None:
+    key = PolicyKey(_namespace(policy), policy["metadata"]["name"])
+    notice = Notice(key, "uid", "Programmed", "8 objects applied", warning=False)
     now = datetime.now(UTC)
-    body = event_object(notice, f"p{number}.bare", "bench", now, now, 1)
-    path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events/p{number}.bare?fieldManager=perfpolicy&force=true"
+    name = f"{key.name}.bare{number}"
+    body = event_object(notice, name, "bench", now, now, 1)
+    path = f"/apis/events.k8s.io/v1/namespaces/{key.namespace}/events/{name}?fieldManager=perfpolicy&force=true"
     await api.send("PATCH", path, body, APPLY)
 
 
-def stamped(namespace: str, count: int) -> list[dict[str, Any]]:
+def stamped(policies: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Policies as the API server would show them."""
-    policies = [a_policy(f"p{number}", namespace, replicas=0) for number in range(count)]
     return [{**policy, "metadata": {**policy["metadata"], "uid": str(uuid.uuid4())}} for policy in policies]
 
 
@@ -205,8 +219,8 @@ class Requests:
     reads: int
 
 
-def requests_since(cluster: Cluster, since: datetime, namespace: str) -> Requests:
-    """Counted from the audit log."""
+def requests_since(cluster: Cluster, since: int | datetime, namespace: str | None) -> Requests:
+    """Counted from the audit log, of one namespace or of all."""
     found = Counter(_sort_of(request) for request in cluster.asked(since, namespace))
     return Requests(found["write"], found["status"], found["event"], found["read"])
 
@@ -248,7 +262,8 @@ async def measure(cluster: Cluster, count: int, rounds: int, console: Console) -
                 with OperatorProcess(cluster.lab, Path(folder) / "operator.log") as process:
                     async with fresh_namespace(cluster) as namespace:
                         since, before = datetime.now(UTC), process.cpu_seconds
-                        operator.append(await timed(api, namespace, count, create(api, namespace, count)))
+                        policies = policies_in(namespace, count)
+                        operator.append(await timed(api, policies, create(api, policies)))
                         cpu.append(process.cpu_seconds - before)
                         seen.append(requests_since(cluster, since, namespace))
                         example = await api.send("GET", f"{policies_path(namespace)}/p0", accept="application/json")
@@ -256,9 +271,9 @@ async def measure(cluster: Cluster, count: int, rounds: int, console: Console) -
                 for limit in CONCURRENCY:
                     console.print(f"round {number + 1} of {rounds}: bare asyncio, {limit} at a time")
                     async with fresh_namespace(cluster) as namespace:
-                        prepared = manifests_of(stamped(namespace, count))
-                        work = send_all(api, namespace, count, limit, seen[-1], prepared, example["status"])
-                        bare[limit].append(await timed(api, namespace, count, work))
+                        policies = policies_in(namespace, count)
+                        work = send_all(api, policies, limit, seen[-1], manifests_of(stamped(policies)), example["status"])
+                        bare[limit].append(await timed(api, policies, work))
     best = min(bare, key=lambda limit: _median(bare[limit]))
     return {
         "policies": count,

@@ -1,17 +1,21 @@
-"""What many policies cost: time until all are Programmed, memory, the delay of an edit, a quiet minute, and a restart with nothing to do.
+"""What many policies cost: time until all are Programmed, memory, the delay of an edit beside a flood, a quiet minute, restart, failover.
 
 For each size the operator starts on an empty cluster, meets all policies at once (in namespaces of a hundred), sees edits of one policy at
-a time, is left alone for a minute, is stopped and started again. Beside it the bare program of `bench.create_burst` sends the same
-requests, one namespace after the other. Needs a lab of fake nodes: `python -m lab up --node fake`, then `python -m bench.scale 100 1000`.
+a time, edits of a tenant with ten policies while every policy of the others is edited, and a minute of nothing; it is stopped and started
+again; then a standby joins it and the leader is killed. Beside it the bare program of `bench.create_burst` sends the same requests. Needs a
+lab of fake nodes: `python -m lab up --node fake`, then `python -m bench.scale 100 1000`.
 """
 
 import asyncio
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import uuid
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,15 +25,31 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bench.create_burst import Api, connect, in_parallel, manifests_of, policies_path, requests_since, send_all, stamped, timed
+from bench.create_burst import (
+    Api,
+    connect,
+    create,
+    in_parallel,
+    manifests_of,
+    policies_in,
+    policies_path,
+    requests_since,
+    send_all,
+    stamped,
+    timed,
+)
 from e2e.cluster import Cluster, apply_crds
-from e2e.operator_process import OperatorProcess
-from e2e.policies import a_class, a_policy
+from e2e.operator_process import PROGRAM, OperatorProcess, free_port
+from e2e.policies import a_class
+from e2e.waiting import eventually
+from lab import audit
 from lab.lab import Lab
 
 PREFIX = "scale"
 PER_NAMESPACE = 100
 CONCURRENCY = 16
+SMALL = 10
+"""Policies of the tenant beside the flood."""
 EDITS = 20
 QUIET_SECONDS = 60
 PATIENCE = 3600.0
@@ -37,43 +57,86 @@ PATIENCE = 3600.0
 
 @dataclass(frozen=True)
 class Size:
-    """The figures of one number of policies: seconds, bytes; `edits` sorted; `steady`: share of a core while nothing happens, and
-    `steady_writes` meanwhile; `restart_writes`: of the second operator.
+    """The figures of one number of policies, in seconds and bytes; None where the stage was left out.
+
+    `edits`, `beside`: sorted delays of edits, alone and beside the flood, which took `flood`. `resident`: memory when all were Programmed;
+    `restarted`: of the second operator, `idle`: of the first one when there was none. `steady`: share of a core while nothing happens.
+    `first_write`, `walked`: after the leader was killed. `kopf`: its own share of memory for each policy.
     """
 
     policies: int
     operator: float
     bare: float
+    idle: int
     resident: int
-    each: float
     edits: tuple[float, ...]
+    flood: float
+    beside: tuple[float, ...]
     steady: float
     steady_writes: int
     restart: float
     restart_writes: int
+    restarted: int
+    first_write: float
+    walked: float
+    walked_writes: int
+    kopf: float
 
-    def column(self) -> dict[str, str]:
-        """For the table."""
-        late = self.edits[int(len(self.edits) * 0.95) - 1]
-        return {
-            "until all are Programmed": f"{self.operator:.1f} s",
-            "bare asyncio, 16 at a time": f"{self.bare:.1f} s",
-            "ratio": f"{self.operator / self.bare:.2f}",
-            "memory": f"{self.resident / 2**20:.0f} MiB",
-            "memory per policy, above an idle operator's": f"{self.each / 2**10:.1f} KiB",
-            "edit of one until its status says so, p50 / p95": f"{statistics.median(self.edits) * 1000:.0f} / {late * 1000:.0f} ms",
-            "a quiet minute": f"{self.steady:.1%} of a core, {self.steady_writes} writes",
-            "restart until all are walked": f"{self.restart:.1f} s, {self.restart_writes} writes",
-        }
+    @property
+    def each(self) -> float:
+        """Bytes a policy adds to an operator that was started with it."""
+        return (self.restarted - self.idle) / self.policies
+
+
+ROWS: tuple[tuple[str, str, Any], ...] = (
+    (
+        "until all are Programmed, beside bare asyncio",
+        "≤ 1.25 ×",
+        lambda s: f"{s.operator / s.bare:.2f} × ({s.operator:.1f} / {s.bare:.1f} s)",
+    ),
+    ("memory when all are Programmed; after a restart", "≤ 300 MiB at 5,000", lambda s: f"{_mib(s.resident)}; {_mib(s.restarted)} MiB"),
+    ("of it per policy, above an idle operator's", "≤ 45 KiB", lambda s: f"{s.each / 2**10:.1f} KiB"),
+    ("kopf's own share of that", "", lambda s: f"{s.kopf / 2**10:.1f} KiB"),
+    ("edit of one until its status says so, p50 / p95", "p95 ≤ 1 s", lambda s: _delays(s.edits)),
+    (f"the same of a tenant with {SMALL}, while all are edited", "p95 ≤ 2 s", lambda s: f"{_delays(s.beside)} ({s.flood:.1f} s)"),
+    ("a quiet minute", "≤ 5 % of a core, 0 writes", lambda s: f"{s.steady:.1%} of a core, {s.steady_writes} writes"),
+    ("restart until all are walked", "≤ 20 s at 5,000, 0 writes", lambda s: f"{s.restart:.1f} s, {s.restart_writes} writes"),
+    ("leader killed: until a drift is repaired", "≤ 20 s", lambda s: f"{s.first_write:.1f} s"),
+    ("leader killed: until all are walked", "", lambda s: f"{s.walked:.1f} s, {s.walked_writes} writes"),
+)
+"""What is told of a size: the figure, its goal, how it is written."""
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.0f}"
+
+
+def _delays(seconds: tuple[float, ...]) -> str:
+    late = seconds[max(0, -(-len(seconds) * 95 // 100) - 1)]
+    return f"{statistics.median(seconds) * 1000:.0f} / {late * 1000:.0f} ms"
+
+
+def markdown(found: list[Size]) -> str:
+    """The table for docs/benchmarks.md."""
+    head = ["policies", "goal", *(f"{size.policies:,}" for size in found)]
+    rows = [head, ["---", "---", *("---:" for _ in found)]]
+    rows += [[name, goal, *(text(size) for size in found)] for name, goal, text in ROWS]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def namespaces(cluster: Cluster, count: int) -> list[str]:
-    """Enough fresh namespaces for so many policies."""
+    """Fresh namespaces."""
     run = uuid.uuid4().hex[:6]
-    names = [f"{PREFIX}-{run}-{number}" for number in range(-(-count // PER_NAMESPACE))]
+    names = [f"{PREFIX}-{run}-{number}" for number in range(count)]
     labels = {"istio-injection": "enabled", PREFIX: "bench"}
     cluster.apply(*({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}} for name in names))
     return names
+
+
+def many(cluster: Cluster, count: int) -> list[dict[str, Any]]:
+    """So many policies, in fresh namespaces of a hundred."""
+    names = namespaces(cluster, -(-count // PER_NAMESPACE))
+    return [policy for name in names for policy in policies_in(name, PER_NAMESPACE)][:count]
 
 
 def sweep(cluster: Cluster) -> None:
@@ -81,94 +144,185 @@ def sweep(cluster: Cluster) -> None:
     cluster.kubectl("delete", "namespace", "-l", f"{PREFIX}=bench", f"--timeout={PATIENCE:.0f}s")
 
 
-async def create_all(api: Api, wanted: list[dict[str, Any]]) -> None:
-    """Create policies."""
-    await in_parallel(CONCURRENCY, [partial(api.send, "POST", policies_path(policy["metadata"]["namespace"]), policy) for policy in wanted])
+def path_of(policy: dict[str, Any]) -> str:
+    """Of a policy."""
+    return f"{policies_path(policy['metadata']['namespace'])}/{policy['metadata']['name']}"
 
 
-async def edit(api: Api, namespace: str, name: str, number: int) -> float:
-    """Seconds from an edit of one policy until its status speaks of it."""
-    path, start = f"{policies_path(namespace)}/{name}", time.monotonic()
-    change = {"spec": {"traffic": {"timeout": f"{number + 1}s"}}}
-    edited = await api.send("PATCH", path, change, "application/merge-patch+json", "application/json")
+async def edit(api: Api, policy: dict[str, Any], number: int) -> Any:
+    """Change the policy; as it is then."""
+    change = {"spec": {"traffic": {"timeout": f"{number + 11}s"}}}
+    return await api.send("PATCH", path_of(policy), change, "application/merge-patch+json", "application/json")
+
+
+async def edited(api: Api, policy: dict[str, Any], number: int) -> float:
+    """Seconds from an edit of one policy until its status speaks of it: its children are written then."""
+    start = time.monotonic()
+    generation = (await edit(api, policy, number))["metadata"]["generation"]
     while True:
-        seen = (await api.send("GET", path, accept="application/json")).get("status", {})
-        if seen.get("observedGeneration") == edited["metadata"]["generation"]:
+        seen = (await api.send("GET", path_of(policy), accept="application/json")).get("status", {})
+        if seen.get("observedGeneration") == generation:
             return time.monotonic() - start
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.02)
 
 
-def walked(process: OperatorProcess) -> int:
-    """Walks over policies the operator has made so far."""
-    lines = [line.rpartition(" ") for line in process.metrics().splitlines() if line.startswith("perfpolicy_reconcile_total{")]
-    return int(sum(float(value) for _, _, value in lines))
+async def flooded(
+    api: Api, process: OperatorProcess, policies: list[dict[str, Any]], small: list[dict[str, Any]]
+) -> tuple[float, list[float]]:
+    """Seconds until every one of the policies was edited and written, and the delays of edits of the small tenant meanwhile."""
+    start, delays = time.monotonic(), []
+    flood = asyncio.create_task(in_parallel(CONCURRENCY, [partial(edit, api, policy, 0) for policy in policies]))
+    number = 1
+    while not flood.done() or depth(process):
+        delays.append(await edited(api, small[number % len(small)], number))
+        number += 1
+    await flood
+    return time.monotonic() - start, sorted(delays)
+
+
+def gauge(process: OperatorProcess, name: str) -> float:
+    """The sum over the labels of a metric."""
+    lines = [line.rpartition(" ") for line in eventually(process.metrics).splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+    return sum(float(value) for _, _, value in lines)
+
+
+def depth(process: OperatorProcess) -> int:
+    """Policies that wait for a worker."""
+    return int(gauge(process, "perfpolicy_queue_depth"))
 
 
 async def until_idle(process: OperatorProcess, walks: int) -> None:
     """Wait until so many walks are made and nothing waits."""
-    while walked(process) < walks or "perfpolicy_queue_depth 0.0" not in process.metrics():  # noqa: ASYNC110
-        await asyncio.sleep(0.1)
+    while gauge(process, "perfpolicy_reconcile_total") < walks or depth(process):  # noqa: ASYNC110
+        await asyncio.sleep(0.2)
+
+
+async def failover(
+    cluster: Cluster, first: OperatorProcess, second: OperatorProcess, policies: list[dict[str, Any]]
+) -> tuple[float, float, int]:
+    """Kill the leader and delete a child: seconds until the other one has made it again, and until it has walked all; its writes."""
+    identity = str(second.readiness()["leader"]["identity"])
+    metadata = policies[len(policies) // 2]["metadata"]
+    since, killed, start = audit.position(cluster.lab.audit_log), datetime.now(UTC), time.monotonic()
+    first.kill()
+    cluster.delete("service", metadata["name"], metadata["namespace"])
+    await until_idle(second, len(policies))
+    walked = time.monotonic() - start
+
+    def repaired() -> list[audit.Request]:
+        found = [one for one in audit.requests(cluster.lab.audit_log, since, identity) if one.is_write]
+        assert any(one.resource == "services" for one in found)
+        return found
+
+    writes = [one for one in eventually(repaired) if one.resource not in ("leases", "events")]
+    at = min(datetime.fromisoformat(one.at) for one in writes if one.resource == "services")
+    return (at - killed).total_seconds(), walked, len(writes)
 
 
 async def measure(cluster: Cluster, api: Api, count: int, folder: Path, console: Console) -> Size:
     """All figures of one size."""
     log = folder / "operator.log"
-    console.print(f"{count} policies: an empty cluster")
+    started = time.monotonic()
+
+    def tell(text: str) -> None:
+        console.print(f"{time.monotonic() - started:6.0f} s  {count} policies: {text}")
+
+    tell("an empty cluster")
     sweep(cluster)
-    names = namespaces(cluster, count)
-    wanted = [a_policy(f"p{number % PER_NAMESPACE}", names[number // PER_NAMESPACE], replicas=0) for number in range(count)]
+    policies, (quiet,) = many(cluster, count), namespaces(cluster, 1)
     with OperatorProcess(cluster.lab, log) as process:
-        idle, since = process.resident_bytes, datetime.now(UTC)
-        console.print(f"{count} policies: operator")
-        operator = (await timed(api, "", count, create_all(api, wanted), PATIENCE)).seconds
+        idle, since = process.resident_bytes, audit.position(cluster.lab.audit_log)
+        tell("operator")
+        operator = (await timed(api, policies, create(api, policies), PATIENCE)).seconds
         await until_idle(process, count)
-        resident, sent = process.resident_bytes, requests_since(cluster, since, names[0])
-        example = await api.send("GET", f"{policies_path(names[0])}/p0", accept="application/json")
-        console.print(f"{count} policies: {EDITS} edits, one at a time")
-        edits = [await edit(api, names[number % len(names)], "p1", number) for number in range(EDITS)]
+        resident, sent = process.resident_bytes, requests_since(cluster, since, None)
+        example = await api.send("GET", path_of(policies[0]), accept="application/json")
+        tell(f"{EDITS} edits, one at a time")
+        edits = [await edited(api, policies[(number * PER_NAMESPACE + 1) % count], number) for number in range(EDITS)]
+        tell(f"edits of {SMALL} while all are edited")
+        small = policies_in(quiet, SMALL)
+        await timed(api, small, create(api, small), PATIENCE)
+        flood, beside = await flooded(api, process, policies, small)
         await until_idle(process, count)
-        console.print(f"{count} policies: {QUIET_SECONDS} s in which nothing happens")
-        since, before = datetime.now(UTC), process.cpu_seconds
+        tell(f"{QUIET_SECONDS} s in which nothing happens")
+        position, before = audit.position(cluster.lab.audit_log), process.cpu_seconds
         await asyncio.sleep(QUIET_SECONDS)
-        steady, steady_writes = (process.cpu_seconds - before) / QUIET_SECONDS, cluster.writes(since).total()
-    console.print(f"{count} policies: restart")
-    since, start = datetime.now(UTC), time.monotonic()
-    with OperatorProcess(cluster.lab, log) as process:
-        await until_idle(process, count)
-        restart = time.monotonic() - start
-    writes = cluster.writes(since).total()
-    console.print(f"{count} policies: bare asyncio")
-    bare = 0.0
-    for name in namespaces(cluster, count):
-        here = min(count, PER_NAMESPACE)
-        prepared = manifests_of(stamped(name, here))
-        bare += (await timed(api, name, here, send_all(api, name, here, CONCURRENCY, sent, prepared, example["status"]))).seconds
-    return Size(count, operator, bare, resident, (resident - idle) / count, tuple(sorted(edits)), steady, steady_writes, restart, writes)
+        steady, steady_writes = (process.cpu_seconds - before) / QUIET_SECONDS, cluster.writes(position).total()
+    tell("restart")
+    lease = {"lease": PREFIX, "lease_namespace": quiet}
+    with ExitStack() as stack:
+        position, start = audit.position(cluster.lab.audit_log), time.monotonic()
+        first = stack.enter_context(OperatorProcess(cluster.lab, log, free_port(), PROGRAM, **lease))
+        await until_idle(first, count + SMALL)
+        restart, restarted = time.monotonic() - start, first.resident_bytes
+        restart_writes = sum(number for one, number in cluster.writes(position).items() if one.resource != "leases")
+        second = stack.enter_context(OperatorProcess(cluster.lab, log, free_port(), PROGRAM, **lease))
+        tell("failover")
+        first_write, walked, walked_writes = await failover(cluster, first, second, policies)
+    tell("kopf alone")
+    alone = (sys.executable, "-m", "bench.kopf_alone", str(cluster.lab.kubeconfig), str(count + SMALL))
+    kopf = float((await asyncio.to_thread(subprocess.run, alone, stdout=subprocess.PIPE, check=True, text=True)).stdout)
+    tell("an empty cluster")
+    sweep(cluster)
+    policies = many(cluster, count)
+    prepared = manifests_of(stamped(policies))
+    tell("bare asyncio")
+    bare = (await timed(api, policies, send_all(api, policies, CONCURRENCY, sent, prepared, example["status"]), PATIENCE)).seconds
+    sweep(cluster)
+    tell("done")
+    return Size(
+        policies=count,
+        operator=operator,
+        bare=bare,
+        idle=idle,
+        resident=resident,
+        edits=tuple(sorted(edits)),
+        flood=flood,
+        beside=tuple(beside),
+        steady=steady,
+        steady_writes=steady_writes,
+        restart=restart,
+        restart_writes=restart_writes,
+        restarted=restarted,
+        first_write=first_write,
+        walked=walked,
+        walked_writes=walked_writes,
+        kopf=kopf,
+    )
 
 
 @click.command()
 @click.argument("sizes", type=int, nargs=-1)
 @click.option("--lab", default="fake", show_default=True, help="Name of a lab of fake nodes that is up.")
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Write the report there too.")
-def main(sizes: tuple[int, ...], lab: str, output: Path | None) -> None:
+@click.option("--markdown", "page", type=click.Path(path_type=Path), help="Write the table as Markdown there too.")
+def main(sizes: tuple[int, ...], lab: str, output: Path | None, page: Path | None) -> None:
     """Measure SIZES, numbers of policies [default: 100 1000]."""
     console = Console(soft_wrap=True)
     cluster = Cluster(Lab(lab, "fake"))
     apply_crds(cluster.kubectl)
     cluster.apply(a_class())
+    found: list[Size] = []
 
-    async def run() -> list[Size]:
+    async def run() -> None:
         async with connect(cluster.lab) as api:
             with tempfile.TemporaryDirectory() as folder:
-                return [await measure(cluster, api, count, Path(folder), console) for count in sizes or (100, 1000)]
+                for count in sizes or (100, 1000):
+                    found.append(await measure(cluster, api, count, Path(folder), console))
+                    # After each size: a larger one may be more than the machine can bear.
+                    write()
 
-    found = asyncio.run(run())
-    table = Table("policies", *(str(size.policies) for size in found))
-    for name, *values in zip(found[0].column(), *(size.column().values() for size in found), strict=True):
-        table.add_row(name, *values)
+    def write() -> None:
+        if output is not None:
+            output.write_text(json.dumps([asdict(size) for size in found], indent=2) + "\n")
+        if page is not None:
+            page.write_text(markdown(found) + "\n")
+
+    asyncio.run(run())
+    table = Table("policies", "goal", *(f"{size.policies:,}" for size in found))
+    for name, goal, text in ROWS:
+        table.add_row(name, goal, *(text(size) for size in found))
     console.print(table)
-    if output is not None:
-        output.write_text(json.dumps([vars(size) for size in found], indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,66 @@
+"""`python -m bench.kopf_alone KUBECONFIG COUNT`: kopf as the operator sets it up, with handlers that do nothing: its own share of memory.
+
+Prints the bytes kopf keeps for each of COUNT policies that are there.
+"""
+
+import asyncio
+import gc
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import kopf
+
+from perfpolicy.cluster.client import ApiClient
+from perfpolicy.handlers.events import kopf_settings
+from perfpolicy.settings import Settings
+from perfpolicy.vocabulary import GROUP, POLICY_PLURAL, VERSION
+
+
+def resident() -> int:
+    """Bytes of memory in use."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def share(kubeconfig: Path, count: int) -> float:
+    """Bytes a policy."""
+    client = await ApiClient.connect(Settings(kubeconfig=kubeconfig))
+    found = await client.credentials()
+    await client.close()
+    handlers, seen, enough = kopf.OperatorRegistry(), set[str](), asyncio.Event()
+
+    @kopf.on.login(registry=handlers)
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        return kopf.ConnectionInfo(
+            server=found.server,
+            ca_path=found.ca_file or None,
+            certificate_path=found.certificate_file or None,
+            private_key_path=found.key_file or None,
+            scheme="Bearer" if found.token else None,
+            token=found.token or None,
+        )
+
+    @kopf.on.event(GROUP, VERSION, POLICY_PLURAL, registry=handlers)
+    async def policy(uid: str, **_: Any) -> None:
+        seen.add(uid)
+        if len(seen) >= count:
+            enough.set()
+
+    identity: Any = "bench"
+    before, over = resident(), asyncio.Event()
+    running = asyncio.create_task(
+        kopf.operator(registry=handlers, settings=kopf_settings(45), standalone=True, clusterwide=True, identity=identity, stop_flag=over)
+    )
+    await asyncio.wait_for(enough.wait(), 600)
+    # Its worker of each object ends after some idle seconds.
+    await asyncio.sleep(10)
+    after = resident()
+    over.set()
+    await running
+    return (after - before) / count
+
+
+if __name__ == "__main__":
+    print(asyncio.run(share(Path(sys.argv[1]), int(sys.argv[2]))))
