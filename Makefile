@@ -58,6 +58,7 @@ lab-down: $(READY) ## take the lab away, with every process, mount, interface an
 bench: $(READY) ## measurements as ratios, on the fake-node lab and on a Prometheus of their own
 	@$(BIN)/python -m bench.create_burst
 	@$(BIN)/python -m bench.scale
+	@$(BIN)/python -m bench.churn --minutes 8
 	@$(BIN)/python -m bench.rule_truth
 	@$(BIN)/python -m bench.many_policies
 
@@ -65,9 +66,10 @@ mutate: $(READY) ## show on the lab that proofs fail: without each kind of child
 	@$(BIN)/python -m e2e.mutate
 	@$(BIN)/python -m pytest -q -s -p no:randomly e2e/broken.py
 
-trust: $(READY) ## faults at every write and event, every change of every leaf, on the fake-node lab; make test plays a sample
+trust: $(READY) ## faults at every write and event, every change of every leaf, an hour of churn, on the fake-node lab; make test plays a sample
 	@$(BIN)/python -m lab up --node fake
 	@$(BIN)/python -m pytest -p no:randomly -s --trust e2e/test_faults.py e2e/test_misoperations.py
+	@$(BIN)/python -m bench.churn --minutes 60
 
 lock: $(READY) ## renew requirements/ from pyproject.toml
 	@$(BIN)/pip install --quiet uv

@@ -116,6 +116,11 @@ class OperatorProcess:
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     @property
+    def open_files(self) -> int:
+        """Files, sockets and pipes it has open."""
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
+
+    @property
     def running(self) -> bool:
         """It has not ended by itself."""
         return self._process is not None and self._process.poll() is None
