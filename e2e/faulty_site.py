@@ -137,6 +137,8 @@ async def inconsistent(api: Api, namespace: str, name: str) -> list[str]:
     stored = [await api.get(paths[each["kind"]].path(namespace, each["metadata"]["name"])) for each in manifests]
     wrong = [f"{each['kind']}{line}" for each, found in zip(manifests, stored, strict=True) for line in said(each, found)]
     wanted = {f"{each['kind']}/{each['metadata']['name']}" for each in manifests}
+    if policy["spec"].get("mode") == "Observe":
+        return wrong  # What was written before stays.
     return wrong + [f"there is {key}" for key in ours(await api.state(namespace)) - wanted]
 
 

@@ -25,9 +25,9 @@ ISTIO: Final[Mapping[str, Any]] = {"source": "Istio"}
 APPLICATION: Final[Mapping[str, Any]] = {"source": "HTTP", "http": {}}
 
 
-def live_class(name: str, namespace: str, address: str) -> dict[str, Any]:
-    """A class for one namespace whose metrics are at `address`."""
-    metrics = {"address": address, "timeout": "3s", "scrapeInterval": "5s", "ruleInterval": f"{RULE_SECONDS}s"}
+def live_class(name: str, namespace: str, address: str, **more: str) -> dict[str, Any]:
+    """A class for one namespace whose metrics are at `address`; `more` of its metrics."""
+    metrics = {"address": address, "timeout": "3s", "scrapeInterval": "5s", "ruleInterval": f"{RULE_SECONDS}s", **more}
     grants = [{"name": "all", "workloadCreation": "Allowed", "customMetrics": "Allowed"}]
     spec = {"allowedNamespaces": {"names": [namespace]}, "grants": grants, "metrics": metrics}
     return {"apiVersion": API_VERSION, "kind": "PerformanceClass", "metadata": {"name": name}, "spec": spec}

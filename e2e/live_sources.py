@@ -1,8 +1,8 @@
 """Policies measured by something else than Istio, all by the same requests: k6 -> `edge`, an Envoy -> `nu`, the lab's backend.
 
 `edge` is judged by Envoy's own statistics, `nu` by its native histogram, `jobs` by nu's counters, which its PromQL selects; `planned` by
-the same, but is in maintenance at first. No sidecars: nothing but the source tells them of a request. nu fails and is slow from its start,
-so that each has something to say.
+the same, but is in maintenance at first; `late` by the same, with rules evaluated late. No sidecars: nothing but the source tells them of a
+request. nu fails and is slow from its start, so that each has something to say.
 """
 
 import json
@@ -17,9 +17,11 @@ from lab.mesh_images import PROXY
 from perfpolicy.api.status import wire_time
 
 EDGE, NU, JOBS = SOURCES = ("edge", "nu", "jobs")
-PLANNED = "planned"
+PLANNED, LATE = "planned", "late"
 MAINTENANCE: Final = timedelta(seconds=90)
 """How long it lasts after the policies are there: into the first load, well before the end of the run."""
+OFFSET = timedelta(seconds=20)
+"""How late the rules of `late` are evaluated: more than three of their intervals, after which a sample is stale."""
 LATENCY_MS = 160
 """Far from the bounds of any bucket that is told: classic (100, 250], native a tenth wide."""
 _ADMIN_PORT: Final = 9901
@@ -32,21 +34,22 @@ _METRICS: Final[Mapping[str, Mapping[str, Any]]] = {
     NU: {"source": "HTTP", "http": {"histogram": "Native"}},
     JOBS: _COUNTERS,
     PLANNED: _COUNTERS,
+    LATE: _COUNTERS,
 }
 
 
 def objects(namespace: str) -> list[dict[str, Any]]:
-    """The workloads; those of `jobs` and `planned` have no pods."""
+    """The workloads; those of `jobs`, `planned` and `late` have no pods."""
     faults = {"latency_ms": LATENCY_MS, "error_ratio": FAIL_RATIO}
     nu = workloads.backend(NU, namespace, faults=faults, merge_metrics=False)
-    edge, *empty = workloads.backend(EDGE, namespace), *(workloads.backend(name, namespace, replicas=0) for name in (JOBS, PLANNED))
+    edge, *empty = workloads.backend(EDGE, namespace), *(workloads.backend(name, namespace, replicas=0) for name in (JOBS, PLANNED, LATE))
     for each in (nu, edge):
         each["spec"]["template"]["metadata"]["labels"] |= {"sidecar.istio.io/inject": "false"}
     nu["spec"]["template"]["metadata"]["annotations"] |= {"prometheus.io/scrape": "native"}
     edge["spec"]["template"] |= _envoy(edge["spec"]["template"])
     settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": EDGE, "namespace": namespace}}
     return [{**settings, "data": {"envoy.json": json.dumps(_bootstrap(namespace))}}, nu, edge, *empty] + [
-        workloads.service(name, namespace) for name in (*SOURCES, PLANNED)
+        workloads.service(name, namespace) for name in (*SOURCES, PLANNED, LATE)
     ]
 
 

@@ -116,7 +116,12 @@ def set_up(cluster: Cluster, namespace: str, stub: PrometheusStub) -> None:
     """Classes and policies; `gamma`'s source is the stub."""
     load.ensure(cluster.lab)
     cluster.apply(namespace_of(namespace), namespace_of(f"{namespace}-other", injected=False))
-    cluster.apply(live_class(namespace, namespace, prometheus.url(cluster.lab)), live_class(f"{namespace}-stub", namespace, stub.url))
+    address = prometheus.url(cluster.lab)
+    cluster.apply(
+        live_class(namespace, namespace, address),
+        live_class(f"{namespace}-stub", namespace, stub.url),
+        live_class(f"{namespace}-late", namespace, address, ruleQueryOffset=f"{live_sources.OFFSET.seconds}s"),
+    )
     users = {"min": "1000", "target": "5000", "max": "10000"}
     cluster.apply(
         live_policy(ALPHA, namespace, namespace, _REAL_LATENCY, users),
@@ -125,12 +130,13 @@ def set_up(cluster: Cluster, namespace: str, stub: PrometheusStub) -> None:
         live_policy(DELTA, namespace, namespace, _LOOSE_LATENCY, users, source=live_policies.APPLICATION),
         *live_sources.objects(namespace),
         *(live_sources.policy(name, namespace, namespace) for name in (*live_sources.SOURCES, live_sources.PLANNED)),
+        live_sources.policy(live_sources.LATE, namespace, f"{namespace}-late"),
     )
 
 
 def tear_down(cluster: Cluster, namespace: str) -> None:
     """Take everything away; namespaces go in the background."""
-    for name in (namespace, f"{namespace}-stub"):
+    for name in (namespace, f"{namespace}-stub", f"{namespace}-late"):
         cluster.kubectl("delete", "performanceclass", name, "--ignore-not-found")
     cluster.kubectl("delete", "namespace", namespace, f"{namespace}-other", "--wait=false", "--ignore-not-found")
 
@@ -214,7 +220,7 @@ def _repair(recorded: Recorded, stub: PrometheusStub) -> None:
 def _repaired(recorded: Recorded) -> None:
     for name in NAMES:
         recorded.await_status(f"{name} repaired", name, _met, 80)
-    for name in (*live_sources.SOURCES, live_sources.PLANNED):
+    for name in (*live_sources.SOURCES, live_sources.PLANNED, live_sources.LATE):
         recorded.await_status(f"{name} judged", name, lambda shown: shown.violated() == {"errorRate"}, 20)
 
 

@@ -16,7 +16,7 @@ import pytest
 from e2e import live_story
 from e2e.cluster import Cluster, apply_crds
 from e2e.live_policies import ERROR_EVERY, FAULT_RATE, RATE, RULE_SECONDS
-from e2e.live_sources import JOBS, LATENCY_MS, NU, PLANNED, SOURCES
+from e2e.live_sources import JOBS, LATE, LATENCY_MS, NU, OFFSET, PLANNED, SOURCES
 from e2e.live_story import ALPHA, BETA, DELTA, GAMMA, NAMES, POLL_SECONDS, SETTLE, SOURCES_RATE, Recorded
 from e2e.operator_process import OperatorProcess, free_port
 from e2e.prometheus_stub import Mode, PrometheusStub
@@ -253,6 +253,17 @@ def test_planned_maintenance_counts_nothing_until_it_is_over(recorded: Recorded)
     after = recorded.reached["planned judged"]
     assert after is not None, recorded.history.latest(PLANNED).status
     assert "Maintenance" not in {item["type"] for item in after.status["conditions"]}
+
+
+def test_rules_that_are_evaluated_late_are_not_stale(recorded: Recorded) -> None:
+    """The same requests that break `jobs`, seen later."""
+    shown = recorded.reached[f"{LATE} judged"]
+    assert shown is not None, recorded.history.latest(LATE).status
+    assert shown.condition("MetricsAvailable") == ("True", "Observed")
+    sampled = shown.sampled("errorRate")
+    assert sampled is not None
+    print(f"judged by a sample of {(shown.at - sampled).total_seconds():.1f} s before")
+    assert shown.at - sampled > OFFSET > 3 * timedelta(seconds=RULE_SECONDS)
 
 
 def test_an_unreachable_source_is_no_verdict_and_no_write(recorded: Recorded) -> None:

@@ -103,6 +103,7 @@ def a_provider(**changes: Any) -> model.Provider:
         timeout=timedelta(seconds=10),
         scrape_interval=timedelta(seconds=15),
         rule_interval=timedelta(seconds=30),
+        query_offset=None,
         matchers=(),
     )
     return replace(base, **changes)

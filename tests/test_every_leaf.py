@@ -22,6 +22,8 @@ from tests.api.objects import TARGET, a_class_object, a_policy_object
 from tests.leaves import Change, changes, leaves, used
 from tests.policy.support import a_raw_service, a_target
 
+pytestmark = pytest.mark.timeout(600)
+"""Seconds of a clock: the longest takes 13 s of a processor, and on a machine with other work that was 120 s."""
 _SHARES: Final = [{"locality": "eu/one/*", "weight": 80}, {"locality": "eu/two", "weight": 20}]
 _CLIENTS: Final = [{"type": "Header", "name": "x-key"}, {"type": "RemoteAddress"}]
 
@@ -234,6 +236,7 @@ CLASS: Final[Mapping[str, Any]] = {
         "timeout": "9s",
         "scrapeInterval": "10s",
         "ruleInterval": "20s",
+        "ruleQueryOffset": "30s",
         "matchers": [{"name": "cluster", "value": "one"}, {"name": "replica", "value": "a"}],
     },
     "labels": {"rules": {"prometheus": "lab"}, "monitors": {"prometheus": "lab"}, "dashboards": {"grafana_dashboard": "1"}},

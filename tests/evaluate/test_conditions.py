@@ -343,6 +343,15 @@ def test_rules_that_are_evaluated_no_more_and_clocks_that_disagree_are_told_apar
     assert memory.unloaded_since == NOW, "and where they vanish, it counts from here"
 
 
+def test_what_is_recorded_late_on_purpose_is_not_stale() -> None:
+    late = replace(POLICY, metrics=replace(POLICY.metrics, provider=replace(POLICY.metrics.provider, query_offset=STEP * 4)))
+    result, _memory = evaluate(late, answer(late, {P95: 9}, NOW - STEP * 5), EvaluationMemory(), NOW)
+    assert result.source is Reason.OBSERVED
+    assert {item.verdict for item in result.thresholds} == {Verdict.VIOLATED, Verdict.MET}
+    stale, _memory = evaluate(late, answer(late, {P95: 9}, NOW - STEP * 7.1), EvaluationMemory(), NOW)
+    assert stale.source is Reason.STALE_SAMPLE
+
+
 def test_while_older_rules_are_loaded_the_last_verdicts_stand() -> None:
     _first, memory = evaluate(POLICY, answer(POLICY, {P95: 9}), EvaluationMemory(), NOW)
     held, memory = evaluate(POLICY, answer(POLICY, {names.REVISION: 7}, NOW + STEP), memory, NOW + STEP)

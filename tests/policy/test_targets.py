@@ -89,6 +89,7 @@ def test_the_metrics_source_is_the_classs() -> None:
             "timeout": "3s",
             "scrapeInterval": "5s",
             "ruleInterval": "10s",
+            "ruleQueryOffset": "1m",
             "matchers": [{"name": "cluster", "value": 'a"b'}],
         }
     }
@@ -101,6 +102,7 @@ def test_the_metrics_source_is_the_classs() -> None:
             timeout=timedelta(seconds=3),
             scrape_interval=timedelta(seconds=5),
             rule_interval=timedelta(seconds=10),
+            query_offset=timedelta(minutes=1),
             matchers=(("cluster", 'a"b'),),
         ),
         source=model.IstioSource(),

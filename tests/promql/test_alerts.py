@@ -236,7 +236,7 @@ PAGE, TICKET = "ErrorBudgetBurn/critical", "ErrorBudgetBurn/warning"
 
 
 def alerts_only(policy: model.Policy) -> list[RuleGroup]:
-    return [RuleGroup("alerts", MINUTE, tuple(alerts.alerts(policy)))]
+    return [RuleGroup("alerts", MINUTE, None, tuple(alerts.alerts(policy)))]
 
 
 def test_error_budget_burn_pages_from_raw_series(check: Check) -> None:

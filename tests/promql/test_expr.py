@@ -19,7 +19,7 @@ from perfpolicy.errors import RenderError
 from perfpolicy.policy import model
 from perfpolicy.policy.sources import ISTIO_BOUNDS_MS
 from perfpolicy.promql import buckets, expr, names, scope
-from perfpolicy.promql.expr import Expr, Matcher, Op, Selector
+from perfpolicy.promql.expr import Expr, Matcher, Op, Selector, duration
 from perfpolicy.promql.queries import SHARES, Query, budget_queries, share_of, threshold_queries
 from perfpolicy.promql.rule import RuleGroup, checked, record
 from perfpolicy.promql.rules import rendered_revision, revision, rule_groups
@@ -70,7 +70,7 @@ def test_numbers_have_no_exponent(value: Decimal | int, text: str) -> None:
 
 
 def test_a_rule_that_does_not_parse_is_our_defect() -> None:
-    broken = RuleGroup("g", timedelta(seconds=30), (record(a.a_policy(), "perfpolicy:x", Expr("sum(rate(x))")),))
+    broken = RuleGroup("g", timedelta(seconds=30), None, (record(a.a_policy(), "perfpolicy:x", Expr("sum(rate(x))")),))
     with pytest.raises(RenderError, match=r"perfpolicy:x in group g does not parse"):
         checked((broken,))
 
@@ -170,15 +170,19 @@ def test_each_policy_is_asked_for_in_one_share(uid: str) -> None:
             assert _fits(wanted, {"policy_uid": uid}) == (share == share_of(policy) and uid != "")
 
 
-def test_a_cycle_asks_for_four_samples_of_each_series_and_for_none_twice() -> None:
+@pytest.mark.parametrize("late", [None, timedelta(0), timedelta(minutes=1)])
+def test_a_cycle_asks_for_four_samples_of_each_series_and_for_none_twice(late: timedelta | None) -> None:
     policy = a.a_full_policy()
+    policy = replace(policy, metrics=replace(policy.metrics, provider=replace(policy.metrics.provider, query_offset=late)))
     parsed = (promql_parser.parse(query.text) for query in cycle_queries(policy.metrics.provider))
     asked = [each for each in parsed if isinstance(each, promql_parser.MatrixSelector)]
     for group in rule_groups(policy):
         for rule in (rule for rule in group.rules if not rule.alert and not rule.name.endswith((":step", ":block"))):
             series = {"__name__": rule.name, **rule.labels}
             found = [each for each in asked if all(_fits(matcher, series) for matcher in each.vector_selector.matchers.matchers)]
-            assert [each.range for each in found] == ([group.interval * 4] if rule.name != names.BUDGET_LEFT else []), series
+            wanted = [group.interval * 4 + (late or timedelta())] if rule.name != names.BUDGET_LEFT else []
+            assert [each.range for each in found] == wanted, series
+        assert group.to_dict().get("query_offset") == (None if late is None else duration(late))
 
 
 def _fits(matcher: promql_parser.Matcher, labels: Mapping[str, str]) -> bool:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from perfpolicy.api.base import (
     DnsLabel,
+    Duration,
     Host,
     Labels,
     Named,
@@ -147,6 +148,10 @@ class ClassMetrics(Wire):
     """Time between two scrapes of the proxies. Left out: 15s."""
     rule_interval: PositiveDuration | None = None
     """Time between two evaluations of the rules. Left out: 30s."""
+    rule_query_offset: Duration | None = None
+    """How late rules are evaluated, for samples that arrive late (remote write). Rule groups carry it (`query_offset`, from Prometheus 2.53
+    and Prometheus Operator 0.76 on), and what they record is read as that much older. Left out: groups carry nothing, and 0s is taken.
+    Where Prometheus sets `rule_query_offset` for all rules, set the same here."""
     matchers: Named[Matcher] | None = None
     """Labels put into every query and rule, for example the cluster where one Prometheus serves several. Rules also take raw series that
     lack the label: a Prometheus of one cluster adds such labels only to what leaves it."""

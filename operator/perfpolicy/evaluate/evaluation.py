@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from perfpolicy.api.status import Status
 from perfpolicy.errors import MetricsUnavailable
@@ -76,7 +76,8 @@ def evaluate(
     """Judge every threshold and objective of a policy. `budgets`: as judged before, where the snapshot does not tell. Never raises for
     anything a backend may have answered.
     """
-    reading = Reading(snapshot if isinstance(snapshot, MetricsUnavailable) else snapshot.of(policy), now)
+    late = policy.metrics.provider.query_offset or timedelta()
+    reading = Reading(snapshot if isinstance(snapshot, MetricsUnavailable) else snapshot.of(policy), now, late)
     expected = memory.expected if memory.expected is not None and memory.expected[0] == policy else (policy, revision(policy))
     source, message, unloaded_since = _source(policy, reading, expected[1], memory.unloaded_since)
     maintenance = active(policy, now)

@@ -167,15 +167,16 @@ def points(values: Iterable[Any]) -> tuple[Point, ...]:
 class Reading:
     """One policy's rows at one moment; each name is read once, however many thresholds ask for it."""
 
-    def __init__(self, rows: Mapping[SampleName, Row] | MetricsUnavailable, now: datetime) -> None:
-        self.rows, self.now = rows, now
+    def __init__(self, rows: Mapping[SampleName, Row] | MetricsUnavailable, now: datetime, late: timedelta) -> None:
+        """`late`: how much older than their evaluation samples are on purpose."""
+        self.rows, self.now, self._late = rows, now, late
         self._read: dict[tuple[SampleName, timedelta], Observation] = {}
 
     def observe(self, name: SampleName, interval: timedelta) -> Observation:
         """The samples of `name`, whose series is recorded every `interval`. Never raises, whatever the backend sent."""
         found = self._read.get((name, interval))
         if found is None:
-            found = self._read[name, interval] = observe(self.rows, name, self.now, interval)
+            found = self._read[name, interval] = observe(self.rows, name, self.now - self._late, interval)
         return found
 
 

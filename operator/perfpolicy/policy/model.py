@@ -256,6 +256,8 @@ class Provider:
     timeout: timedelta
     scrape_interval: timedelta
     rule_interval: timedelta
+    query_offset: timedelta | None
+    """How late rules are evaluated; None where that is left to Prometheus."""
     matchers: tuple[tuple[str, str], ...]
 
 

@@ -160,6 +160,7 @@ def provider(cls: PerformanceClass) -> model.Provider:
         timeout=parse_duration(metrics.timeout or "10s"),
         scrape_interval=parse_duration(metrics.scrape_interval or "15s"),
         rule_interval=parse_duration(metrics.rule_interval or "30s"),
+        query_offset=None if metrics.rule_query_offset is None else parse_duration(metrics.rule_query_offset),
         matchers=tuple((matcher.name, matcher.value) for matcher in metrics.matchers or ()),
     )
 

@@ -2,6 +2,7 @@
 
 Recorded series are read as ranges, so that a value arrives with its true sample time; a plain instant read stamps the time of the query,
 which hides a rule that stopped. The range is four intervals: a sample older than three is stale, and only one more is seen at all.
+Where rules are evaluated late, it is that much longer.
 
 Many policies are asked for in shares, so that no answer is large: a third of them at a time, told apart by their UIDs.
 """
@@ -72,6 +73,6 @@ def _query(
         *([Matcher(names.WINDOW, Op.RE, "|".join(["", *map(duration, windows)]))] if windows else []),
         *(Matcher(label, Op.EQ, value) for label, value in provider.matchers),
     )
-    expression = Selector("", matchers).over(interval * RANGE_INTERVALS)
+    expression = Selector("", matchers).over(interval * RANGE_INTERVALS + (provider.query_offset or timedelta()))
     check(expression, f"the {name} query")
     return Query(name, str(expression))

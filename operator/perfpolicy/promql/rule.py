@@ -43,15 +43,17 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class RuleGroup:
-    """Rules evaluated in order at one time, every `interval`."""
+    """Rules evaluated in order at one time, every `interval`, as of `query_offset` before (None: as Prometheus is configured)."""
 
     name: str
     interval: timedelta
+    query_offset: timedelta | None
     rules: tuple[Rule, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """The group as Prometheus and PrometheusRule spell it."""
-        return {"name": self.name, "interval": duration(self.interval), "rules": [rule.to_dict() for rule in self.rules]}
+        late = {} if self.query_offset is None else {"query_offset": duration(self.query_offset)}
+        return {"name": self.name, "interval": duration(self.interval), **late, "rules": [rule.to_dict() for rule in self.rules]}
 
 
 def labels_of(policy: model.Policy) -> dict[str, str]:

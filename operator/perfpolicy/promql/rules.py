@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from perfpolicy.policy import model
@@ -15,7 +16,7 @@ def rule_groups(policy: model.Policy) -> tuple[RuleGroup, ...]:
     """Everything Prometheus evaluates for a policy; the first rule says which revision of the rest is loaded. Raises RenderError."""
     steps, blocks = _tiers(policy)
     loaded = record(policy, names.REVISION, call("vector", number(_revision((steps, blocks)))))
-    return checked((RuleGroup(steps.name, steps.interval, (loaded, *steps.rules)), blocks))
+    return checked((replace(steps, rules=(loaded, *steps.rules)), blocks))
 
 
 def revision(policy: model.Policy) -> int:
@@ -52,8 +53,8 @@ def _tiers(policy: model.Policy) -> tuple[RuleGroup, RuleGroup]:
     blocks = (*budgets, *alerts.slow_alerts(policy))
     prefix = f"perfpolicy/{policy.key}"
     return (
-        RuleGroup(f"{prefix}/steps", provider.rule_interval, steps),
-        RuleGroup(f"{prefix}/blocks", block_of(provider), blocks),
+        RuleGroup(f"{prefix}/steps", provider.rule_interval, provider.query_offset, steps),
+        RuleGroup(f"{prefix}/blocks", block_of(provider), provider.query_offset, blocks),
     )
 
 
