@@ -1,6 +1,8 @@
 """When metrics sources are asked, and which statuses follow."""
 
 import asyncio
+import gc
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -11,6 +13,7 @@ import pytest
 from perfpolicy.errors import MetricsUnavailable
 from perfpolicy.evaluate.evaluation import evaluate
 from perfpolicy.evaluate.observation import Rows, Snapshot
+from perfpolicy.metrics.source import MetricsSource
 from perfpolicy.policy.model import Policy, PolicyKey, Provider
 from perfpolicy.promql import names
 from perfpolicy.reconcile import scheduler
@@ -361,3 +364,36 @@ async def test_it_ends_when_it_is_cancelled_in_whatever_turn_of_the_loop_somethi
     done, _ = await asyncio.wait([running], timeout=2)
     running.cancel()
     assert done, "an operator that is to stop, or has lost the Lease, would wait for ever"
+
+
+class Silent:
+    """A metrics source that does not answer."""
+
+    def query(self, text: str) -> Any:
+        raise MetricsUnavailable("no answer")
+
+
+async def test_a_cycle_without_an_answer_keeps_no_policy_that_is_gone_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, provider = Bench(), a_provider()
+    source, ask = MetricsSource(lambda _: Silent()), bench.collector.collect
+
+    async def collect(provider: Provider, share: int | None = None, budgets: bool = True) -> Snapshot:
+        await ask(provider, share, budgets)
+        return await source.collect(provider, share, budgets)
+
+    monkeypatch.setattr(bench.collector, "collect", collect)
+    state = bench.states[bench.add("gone", provider)]
+    running = asyncio.create_task(bench.scheduler.run())
+    gc.collect()
+    gc.disable()
+    try:
+        bench.scheduler.poke(provider)
+        await bench.until(1)
+        assert bench.scheduler._last
+        bench.states.clear()
+        assert sys.getrefcount(state) == 2, "`state` and the argument"
+    finally:
+        gc.enable()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        source.close()

@@ -213,7 +213,9 @@ class Scheduler:
             return await self._collector.collect(provider, part.share, part.budgets)
         except MetricsUnavailable as error:
             _log.debug("no metrics", extra={"provider": provider.address, "problem": str(error)})
-            return error
+            # Its traceback names this frame's callers and the answer that holds it: a circle, in which every policy of the cycle would wait
+            # for Python to look for garbage.
+            return error.with_traceback(None)
 
     async def _judge(self, part: Part, answer: Snapshot | MetricsUnavailable, refreshed: list[tuple[float, PolicyKey]]) -> bool:
         """Whether a verdict changed. Policies of new numbers alone are added to `refreshed`."""
