@@ -107,6 +107,12 @@ def scaling(real: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield real
 
 
+def test_a_new_deployment_is_rolled_out_once(scaling: Cluster) -> None:
+    """Namespace, class and policies came at once, and its pods are what they will be from the first."""
+    made = scaling.kubectl("get", "replicasets", "-n", NAMESPACE, "-o", "name").split()
+    assert len(made) == len(POLICIES), made
+
+
 def test_evictions_take_no_more_pods_than_the_budget_lets_go(scaling: Cluster) -> None:
     def spares() -> Any:
         return (scaling.get("pdb", "ledger", NAMESPACE) or {}).get("status", {}).get("disruptionsAllowed")

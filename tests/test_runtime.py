@@ -67,6 +67,8 @@ class Api:
             return Answer(200, {"items": items, "metadata": {"resourceVersion": "1"}}, {})
         if path.endswith("/performancepolicies/web"):
             return Answer(200, self.policies[0], {})
+        if path == "/api/v1/namespaces":
+            return Answer(200, {"items": [{"metadata": {"name": "ns", "uid": "n"}}], "metadata": {"resourceVersion": "1"}}, {})
         if path.endswith(f"/{CLASSES.plural}"):
             return Answer(200, {"items": self.classes, "metadata": {"resourceVersion": "1"}}, {})
         if path.rpartition("/")[2] not in {resource.plural for resource in WATCHED}:

@@ -386,6 +386,25 @@ async def test_the_policy_is_only_asked_after_when_a_child_is_gone(bench: Bench)
     assert bench.asked_after == []
 
 
+async def test_a_policy_heard_of_before_its_namespace_waits_for_its_labels(bench: Bench) -> None:
+    """Else its pods would be made as if outside the mesh, and replaced a moment later."""
+    labels = bench.hub.namespaces.pop("ns")
+    bench.policies.put(raw_policy())
+    following = await bench.reconciler.process(WEB, Work.RECONCILE)
+    assert following is not None
+    assert 0 < following.after < 1
+    assert bench.api.log == []
+    bench.hub.put(NAMESPACE, {"metadata": {"name": "ns", "labels": labels}})
+    await bench.settle()
+    assert [verb for verb, ref in bench.api.log if ref.startswith("Deployment")] == ["create"]
+
+
+async def test_a_namespace_that_cannot_be_read_is_not_waited_for_long(bench: Bench) -> None:
+    bench.hub.namespaces.clear()
+    await bench.create(raw_policy())
+    assert bench.api.log
+
+
 async def test_nothing_is_repaired_in_a_namespace_being_deleted(bench: Bench) -> None:
     await bench.create(raw_policy())
     bench.api.log.clear()
@@ -470,6 +489,7 @@ async def test_a_refused_policy_cannot_block_a_host_of_somebody_else(bench: Benc
             ],
         )
     )
+    bench.hub.namespaces["evil"] = {}
     traffic = {"hosts": ["shop.test"], "gateways": [{"namespace": "gw", "name": "public"}]}
     squatter = raw_policy("squat", namespace="evil", created="2025-01-01T00:00:00Z", className="granted", traffic=traffic)
     await bench.create(raw_policy(className="granted", traffic=traffic), squatter)

@@ -51,6 +51,9 @@ _RECHECK = 60.0
 """Seconds until something nobody will tell us about (a refused child, a foreign object of an unwatched name) is tried again."""
 _ELDER_FIRST = 0.2
 """Seconds to wait for an elder policy that has not been looked at yet."""
+_NAMESPACE_FIRST, _NAMESPACE_LOOKS = 0.2, 25
+"""A policy may be heard of before its namespace, whose labels say what class it may use and whether its pods are in the mesh. Seconds
+between two looks, and how many; one that cannot be read at all is then taken for one without labels."""
 
 Notify = Callable[[PolicyKey, str, Transition], None]
 """Tells an Event: policy, UID, transition."""
@@ -125,6 +128,9 @@ class Reconciler:
         if undecided is not None:
             self.requeue(undecided)
             return Pass(after=_ELDER_FIRST)
+        if known.key.namespace not in self.hub.namespaces and state.awaited < _NAMESPACE_LOOKS:
+            state.awaited += 1
+            return Pass(after=_NAMESPACE_FIRST)
         was_accepted = state.judged and state.resolved is not None
         try:
             policy = await self._accept(known)

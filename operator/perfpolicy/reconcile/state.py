@@ -32,6 +32,8 @@ class PolicyState:
     """Loop time of the last status write."""
     judged: bool = False
     """The spec has been looked at since this process started."""
+    awaited: int = 0
+    """How often its namespace was not known yet."""
 
     @property
     def status(self) -> Status | None:
