@@ -23,6 +23,7 @@ from e2e.prometheus_stub import Mode, PrometheusStub
 from e2e.status_history import Shown, StatusHistory
 from lab import prometheus
 from lab.lab import Lab
+from perfpolicy.evaluate.verdicts import BAD_SAMPLES
 from perfpolicy.units import parse_percent
 
 # The run is part of the first test.
@@ -121,13 +122,16 @@ def test_a_violation_is_noticed_in_time(
     recorded: Recorded, name: str, target: str, series: str, labels: dict[str, str], limit: float
 ) -> None:
     fault = recorded.marks["fault"]
-    visible = next((time for time, value in recorded.samples(series, name, **labels) if time > fault and value > limit), None)
+    since = [(time, value) for time, value in recorded.samples(series, name, **labels) if time > fault]
+    # Three in a row: on a busy machine CPU is above its limit now and then before it stays there, and one sample is no verdict.
+    runs = (since[first : first + BAD_SAMPLES] for first in range(len(since) - BAD_SAMPLES + 1))
+    visible = next((run[0][0] for run in runs if all(value > limit for _, value in run)), None)
     shown = next((item for item in recorded.history.of(name, fault) if item.at > fault and target in item.violated()), None)
     assert visible is not None
     assert shown is not None
     took = [round((moment - fault).total_seconds(), 1) for moment in (visible, shown.at)]
     print(f"{name} {target}: fault → recorded {took[0]} s → Violated {took[1]} s")
-    assert shown.at - visible <= NOTICED
+    assert shown.at - visible <= NOTICED, since
 
 
 def test_every_target_is_met_again_after_the_repair(recorded: Recorded) -> None:
