@@ -4,6 +4,7 @@ import asyncio
 import gc
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -96,13 +97,20 @@ class Bench:
                 await asyncio.sleep(0.001)
 
 
+@asynccontextmanager
+async def running(scheduler: Scheduler) -> AsyncIterator[None]:
+    """While the block lasts."""
+    task = asyncio.create_task(scheduler.run())
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
     bench = Bench()
-    task = asyncio.create_task(bench.scheduler.run())
-    yield bench
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with running(bench.scheduler):
+        yield bench
 
 
 async def test_one_cycle_answers_for_every_policy_of_a_provider(bench: Bench) -> None:
@@ -280,10 +288,8 @@ class Many(Bench):
 async def many(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Many]:
     monkeypatch.setattr(scheduler, "MANY", 2)
     many = Many()
-    task = asyncio.create_task(many.scheduler.run())
-    yield many
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with running(many.scheduler):
+        yield many
 
 
 async def test_many_policies_are_asked_for_in_shares_and_about_the_budgets_of_one_in_turn(many: Many) -> None:
