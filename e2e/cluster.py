@@ -86,6 +86,13 @@ def istioctl_is_content(cluster: Cluster, namespace: str) -> None:
     assert found == [], found
 
 
+def programmed_by_name(cluster: Cluster, namespace: str) -> dict[str, bool]:
+    """Of every policy of a namespace, whether it is programmed."""
+    policies = json.loads(cluster.kubectl("get", "pp", "-n", namespace, "-o", "json"))["items"]
+    conditions = {policy["metadata"]["name"]: policy.get("status", {}).get("conditions", ()) for policy in policies}
+    return {name: ("Programmed", "True") in {(each["type"], each["status"]) for each in found} for name, found in conditions.items()}
+
+
 def programmed(cluster: Cluster, name: str, namespace: str, seconds: float = 30) -> dict[str, Any]:
     """Wait until the policy is programmed in its current generation; the policy."""
 

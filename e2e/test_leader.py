@@ -1,7 +1,6 @@
 """Two operators with one Lease: one writes, the other takes over in time, and who has lost the Lease writes nothing."""
 
 import asyncio
-import json
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import Cluster
+from e2e.cluster import Cluster, programmed_by_name
 from e2e.fault_proxy import FaultProxy
 from e2e.faults import Away
 from e2e.operator_process import PROGRAM, OperatorProcess, free_port
@@ -91,9 +90,7 @@ def identity(operator: OperatorProcess) -> str:
 
 def waiting(cluster: Cluster, namespace: str) -> set[str]:
     """Names of the policies that are not programmed."""
-    policies = json.loads(cluster.kubectl("get", "pp", "-n", namespace, "-o", "json"))["items"]
-    conditions = {policy["metadata"]["name"]: policy.get("status", {}).get("conditions", ()) for policy in policies}
-    return {name for name, found in conditions.items() if ("Programmed", "True") not in {(each["type"], each["status"]) for each in found}}
+    return {name for name, done in programmed_by_name(cluster, namespace).items() if not done}
 
 
 @pytest.fixture

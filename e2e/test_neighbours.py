@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from e2e.api import api_of
-from e2e.cluster import Cluster, programmed
+from e2e.cluster import Cluster, programmed, programmed_by_name
 from e2e.operator_process import OperatorProcess
 from e2e.policies import a_policy
 from e2e.waiting import eventually
@@ -40,9 +40,7 @@ def edit(cluster: Cluster, namespace: str) -> None:
 
 def programmed_ones(cluster: Cluster, namespace: str) -> set[str]:
     """Names of the policies that are programmed."""
-    found: list[dict[str, Any]] = json.loads(cluster.kubectl("get", "pp", "-n", namespace, "-o", "json"))["items"]
-    said = {each["metadata"]["name"]: each.get("status", {}).get("conditions", ()) for each in found}
-    return {name for name, conditions in said.items() if any((c["type"], c["status"]) == ("Programmed", "True") for c in conditions)}
+    return {name for name, done in programmed_by_name(cluster, namespace).items() if done}
 
 
 @pytest.fixture
