@@ -105,6 +105,7 @@ def _told_under_load(recorded: Recorded, operator: OperatorProcess, stub: Promet
     _break(recorded, stub)
     with _requests(recorded, "broken alpha", ALPHA, RATE), _requests(recorded, "broken beta", BETA, FAULT_RATE):
         _broken(recorded, stub)
+        recorded.texts["metrics"] = operator.metrics()
         _restarted(recorded, operator)
         _forged(recorded)
     _repair(recorded, stub)

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from e2e import live_story
 from e2e.cluster import Cluster, apply_crds
@@ -132,6 +133,25 @@ def test_a_violation_is_noticed_in_time(
     took = [round((moment - fault).total_seconds(), 1) for moment in (visible, shown.at)]
     print(f"{name} {target}: fault → recorded {took[0]} s → Violated {took[1]} s")
     assert shown.at - visible <= NOTICED, since
+
+
+@pytest.mark.parametrize(("name", "target", "unit", "limit"), [
+    (ALPHA, "p95", "seconds", 0.5), (ALPHA, "memory", "ratio", 0.6),
+    (BETA, "errorRate", "ratio", 0.05), (BETA, "throughputMin", "requests_per_second", 45),
+])  # fmt: skip
+def test_the_operator_s_own_metrics_say_what_the_status_does(recorded: Recorded, name: str, target: str, unit: str, limit: float) -> None:
+    told = {
+        (sample.name.removeprefix("perfpolicy_threshold_"), sample.labels["policy"], sample.labels["threshold"]): sample.value
+        for family in text_string_to_metric_families(recorded.texts["metrics"])
+        for sample in family.samples
+        if family.name.startswith("perfpolicy_threshold_") and sample.labels["policy_namespace"] == recorded.namespace
+    }
+    assert told["met", name, target] == 0
+    assert told[f"limit_{unit}", name, target] == limit
+    observed = told[f"observed_{unit}", name, target]
+    assert observed < limit if target == "throughputMin" else observed > limit
+    shown = _at(recorded, name, "fault load end").verdicts()
+    assert {told.get(("met", name, each)) for each, verdict in shown.items() if verdict == "Met"} == {1}
 
 
 def test_every_target_is_met_again_after_the_repair(recorded: Recorded) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -16,10 +17,14 @@ from perfpolicy.cluster.client import Answer, ApiClient
 from perfpolicy.cluster.lease import LeaderElection
 from perfpolicy.cluster.status import POLICIES
 from perfpolicy.errors import ApiRejected, ApiUnavailable, NotLeading
+from perfpolicy.evaluate.evaluation import EvaluationMemory, evaluate
+from perfpolicy.evaluate.observation import Snapshot
 from perfpolicy.policy.model import PolicyKey
+from perfpolicy.reconcile.state import PolicyState
 from perfpolicy.render.manifest import GroupKind
 from perfpolicy.runtime import CLASSES, WATCHED, Runtime
 from perfpolicy.settings import Settings
+from tests import builders
 
 WEB = PolicyKey("ns", "web")
 
@@ -309,6 +314,22 @@ async def test_policies_are_counted_by_condition_by_the_leader_only(standby: Ben
     assert standby.runtime.conditions()["Accepted", "False"] == 1
     standby.election.set(False)
     assert standby.runtime.conditions() == {}
+
+
+async def test_values_are_told_of_accepted_policies_by_the_leader_only(standby: Bench) -> None:
+    assert standby.election is not None
+    standby.election.set(True)
+    await standby.until(lambda: standby.runtime.leads and WEB in standby.runtime.states)
+    policy = builders.a_policy(namespace="ns", name="web")
+    state = standby.runtime.states[WEB] = PolicyState("u", resolved=policy)
+    assert standby.runtime.evaluations() == []
+    state.evaluation, _ = evaluate(policy, Snapshot(), EvaluationMemory(), datetime.now(UTC))
+    assert standby.runtime.evaluations() == [state.evaluation]
+    state.resolved = None
+    assert standby.runtime.evaluations() == [], "refused or being deleted: nobody evaluates it any more"
+    state.resolved = policy
+    standby.election.set(False)
+    assert standby.runtime.evaluations() == []
 
 
 async def test_walks_are_counted_by_how_they_ended() -> None:

@@ -29,6 +29,7 @@ from perfpolicy.cluster.status import POLICIES, StatusWriter
 from perfpolicy.cluster.watch import KindWatch
 from perfpolicy.errors import ApiRejected, ApiUnavailable, PerfPolicyError
 from perfpolicy.evaluate.conditions import Transition
+from perfpolicy.evaluate.evaluation import Evaluation
 from perfpolicy.metrics.source import MetricsSource
 from perfpolicy.policy.model import PolicyKey
 from perfpolicy.reconcile import foreign, workloads
@@ -207,6 +208,11 @@ class Runtime:
             for each in said:
                 found[each] += count
         return found
+
+    def evaluations(self) -> list[Evaluation]:
+        """What the last cycles said of each accepted policy; nothing where another replica leads."""
+        states = self.states.values() if self.leads else ()
+        return [state.evaluation for state in states if state.resolved is not None and state.evaluation is not None]
 
     @property
     def leads(self) -> bool:

@@ -1,7 +1,7 @@
 """What the operator measures of itself, by the names Prometheus sees. Each is written in one place only, named beside it.
 
 Values that are looked up rather than counted (queue, watches, policies, leader) are asked for when Prometheus scrapes: handlers/gauges.py.
-Labels are bounded: verbs, kinds, codes and results, never a name or a namespace.
+Labels are bounded: verbs, kinds, codes and results, never a name or a namespace. What it says of each policy is in evaluate/exposition.py.
 """
 
 from enum import StrEnum

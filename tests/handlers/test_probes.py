@@ -12,11 +12,14 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.parser import text_string_to_metric_families
 
+from perfpolicy.evaluate.evaluation import Evaluation, EvaluationMemory, evaluate
 from perfpolicy.handlers import lag, probes
 from perfpolicy.handlers.events import KopfThread
 from perfpolicy.handlers.lag import LoopLag
 from perfpolicy.handlers.probes import application
 from perfpolicy.runtime import Runtime
+from tests import builders as a
+from tests.evaluate.answers import NOW, answer
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -54,6 +57,10 @@ class FakeRuntime:
 
     def conditions(self) -> Counter[tuple[str, str]]:
         return Counter({("Ready", "True"): 2, ("Conflict", "True"): 1})
+
+    def evaluations(self) -> list[Evaluation]:
+        policies = (a.a_policy(name=f"web-{number}") for number in range(2))
+        return [evaluate(policy, answer(policy), EvaluationMemory(), NOW)[0] for policy in policies]
 
 
 class FakeKopf:
@@ -159,6 +166,14 @@ async def test_gauges_are_looked_up_when_they_are_scraped(bench: Bench) -> None:
     assert found["perfpolicy_watch_age_seconds", (("kind", "services"),)] == 12
     assert found["perfpolicy_policies", (("condition", "Ready"), ("status", "True"))] == 2
     assert found["perfpolicy_policies", (("condition", "Conflict"), ("status", "True"))] == 1
+
+
+async def test_values_of_every_policy_stand_beside_what_the_operator_says_of_itself(bench: Bench) -> None:
+    found = await bench.samples()
+    told = {dict(labels)["policy"] for name, labels in found if name == "perfpolicy_threshold_met"}
+    assert told == {"web-0", "web-1"}
+    answer = await bench.client.get("/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain")
 
 
 async def test_a_standby_has_no_queue_to_worry_about(bench: Bench) -> None:
