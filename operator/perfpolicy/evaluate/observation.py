@@ -10,7 +10,7 @@ while somebody forges that series, too, is nothing known: a forged block of the 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -42,11 +42,9 @@ class SampleName(NamedTuple):
     labels: tuple[tuple[str, str], ...] = ()
 
 
-class Point(NamedTuple):
-    """One sample: unix seconds, -inf where it was garbage, so that it is never the newest beside a good one; and its value."""
-
-    time: float
-    value: float
+Point = tuple[float, float]
+"""One sample: unix seconds, -inf where it was garbage, so that it is never the newest beside a good one; and its value. A plain tuple:
+an answer has a hundred thousand."""
 
 
 @dataclass(slots=True)
@@ -84,32 +82,24 @@ class Sample(NamedTuple):
     time: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """The finite samples of a name in time order, or `reason` why there are none."""
+class Observation(NamedTuple):
+    """The newest sample of a name, or `reason` why there is none. `points` as they came: few are looked at again."""
 
-    points: Sequence[Point] = ()
+    newest: Sample | None = None
     reason: Reason | None = None
+    points: Sequence[Point] = ()
 
-    @property
-    def newest(self) -> Sample | None:
-        """The newest sample."""
-        return _sample(self.points[-1]) if self.points else None
-
-    def since(self, time: datetime | None) -> Iterator[Sample]:
-        """The samples newer than that; None: all of them."""
+    def since(self, time: datetime | None) -> list[Sample]:
+        """The finite samples newer than that in time order; None: all of them."""
         least = -math.inf if time is None else time.timestamp()
-        return (_sample(point) for point in self.points if point.time > least)
+        newer = sorted([point for point in self.points if point[0] > least])
+        return [Sample(value, _moment(at)) for at, value in newer if math.isfinite(value)]
 
 
 @lru_cache(maxsize=4096)
 def _moment(time: float) -> datetime:
     """One object for all that a rule group recorded at once."""
     return datetime.fromtimestamp(time, UTC)
-
-
-def _sample(point: Point) -> Sample:
-    return Sample(point.value, _moment(point.time))
 
 
 @lru_cache(maxsize=4096)
@@ -165,18 +155,18 @@ def points(values: Iterable[Any]) -> tuple[Point, ...]:
 
 
 class Reading:
-    """One policy's rows at one moment; each name is read once, however many thresholds ask for it."""
+    """One policy's rows at one moment; each name, which has one interval, is read once, however many thresholds ask for it."""
 
     def __init__(self, rows: Mapping[SampleName, Row] | MetricsUnavailable, now: datetime, late: timedelta) -> None:
         """`late`: how much older than their evaluation samples are on purpose."""
-        self.rows, self.now, self._late = rows, now, late
-        self._read: dict[tuple[SampleName, timedelta], Observation] = {}
+        self.rows, self.now, self._meant = rows, now, now - late
+        self._read: dict[SampleName, Observation] = {}
 
     def observe(self, name: SampleName, interval: timedelta) -> Observation:
         """The samples of `name`, whose series is recorded every `interval`. Never raises, whatever the backend sent."""
-        found = self._read.get((name, interval))
+        found = self._read.get(name)
         if found is None:
-            found = self._read[name, interval] = observe(self.rows, name, self.now - self._late, interval)
+            found = self._read[name] = observe(self.rows, name, self._meant, interval)
         return found
 
 
@@ -189,20 +179,20 @@ def observe(rows: Mapping[SampleName, Row] | MetricsUnavailable, name: SampleNam
         return Observation(reason=Reason.NO_DATA)
     if row.series > 1:
         return Observation(reason=Reason.SEVERAL_SERIES)
-    newest = max(row.points, key=itemgetter(0))
-    if newest.time == -math.inf:
+    time, value = max(row.points, key=itemgetter(0))
+    if time == -math.inf:
         return Observation(reason=Reason.NOT_A_NUMBER)
-    if abs(now.timestamp() - newest.time) > (interval * STALE_INTERVALS).total_seconds():
+    if abs(now.timestamp() - time) > interval.total_seconds() * STALE_INTERVALS:
         return Observation(reason=Reason.STALE_SAMPLE)
-    if not math.isfinite(newest.value):
+    if not math.isfinite(value):
         return Observation(reason=Reason.NOT_A_NUMBER)
-    return Observation(sorted([point for point in row.points if math.isfinite(point.value)]))
+    return Observation(Sample(value, _moment(time)), points=row.points)
 
 
 _LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
 
 
-_GARBAGE: Final = Point(-math.inf, math.nan)
+_GARBAGE: Final[Point] = (-math.inf, math.nan)
 
 
 def _point(item: Any) -> Point:
@@ -212,4 +202,4 @@ def _point(item: Any) -> Point:
         time, value = float(item[0]), float(item[1])
     except (TypeError, ValueError, OverflowError):
         return _GARBAGE
-    return Point(time, value) if 0 <= time < _LATEST else _GARBAGE
+    return (time, value) if 0 <= time < _LATEST else _GARBAGE

@@ -143,7 +143,7 @@ def advance(track: Track, samples: Iterable[tuple[datetime, bool]], forget: time
             continue
         if track.last is not None and time - track.last > forget:
             track = replace(track, decided=Verdict.UNKNOWN, against=0, leaning=Verdict.UNKNOWN)
-        track = _count(replace(track, last=time), Verdict.VIOLATED if is_bad else Verdict.MET)
+        track = _count(track, time, Verdict.VIOLATED if is_bad else Verdict.MET)
     return track
 
 
@@ -157,14 +157,14 @@ def _track(threshold: Threshold, track: Track | None, now: datetime) -> Track:
     return track if track is not None and track.limit == threshold.limit else Track(threshold.limit, now)
 
 
-def _count(track: Track, says: Verdict) -> Track:
-    if says is track.decided:
-        return replace(track, against=0, leaning=says)
-    against = track.against + 1 if says is track.leaning else 1
-    needed = GOOD_SAMPLES if says is Verdict.MET and track.decided is Verdict.VIOLATED else BAD_SAMPLES
-    if against >= needed:
-        return replace(track, decided=says, against=0, leaning=says)
-    return replace(track, against=against, leaning=says)
+def _count(track: Track, time: datetime, says: Verdict) -> Track:
+    decided, against = track.decided, 0
+    if says is not decided:
+        against = track.against + 1 if says is track.leaning else 1
+        if against >= (GOOD_SAMPLES if says is Verdict.MET and decided is Verdict.VIOLATED else BAD_SAMPLES):
+            decided, against = says, 0
+    # Spelt out, not replace(): this is done for every threshold of every policy in every cycle.
+    return Track(track.limit, track.since, decided, track.shown, against, says, time)
 
 
 def _no_verdict(policy: Policy, threshold: Threshold, reading: Reading, observation: Observation) -> Reason | None:

@@ -206,7 +206,8 @@ class Scheduler:
         for key, state in members:
             if state.resolved is not None:
                 parts[share_of(state.resolved)].members.append((key, state))
-        return parts
+        # Nothing is judged while the first answer is awaited: the longest one comes last.
+        return sorted(parts, key=lambda part: part.budgets)
 
     async def _ask(self, provider: Provider, part: Part) -> Snapshot | MetricsUnavailable:
         try:
