@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+SIZES ?= 100 1000 5000
 
 .PHONY: help demo test unit e2e check verify generate lint types lab lab-down lock bench mutate trust
 
@@ -55,9 +56,10 @@ lab: $(READY) ## the real local cluster, left running
 lab-down: $(READY) ## take the lab away, with every process, mount, interface and table
 	@$(BIN)/python -m lab down
 
-bench: $(READY) ## measurements as ratios, on the fake-node lab and on a Prometheus of their own
+bench: $(READY) ## measurements as ratios, on the fake-node lab and on a Prometheus of their own; renews docs/benchmarks.md
 	@$(BIN)/python -m bench.create_burst
-	@$(BIN)/python -m bench.scale
+	@$(BIN)/python -m bench.rival_controller
+	@$(BIN)/python -m bench.scale --document $(SIZES)
 	@$(BIN)/python -m bench.churn --minutes 8
 	@$(BIN)/python -m bench.rule_truth
 	@$(BIN)/python -m bench.many_policies

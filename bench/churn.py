@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.create_burst import Api, connect, in_parallel, policies_path
+from bench.document import machine, picture, write_document
 from e2e.cluster import Cluster, apply_crds
 from e2e.operator_process import OperatorProcess
 from e2e.policies import a_class, a_policy
@@ -257,13 +258,23 @@ def show(verdict: Verdict, console: Console) -> None:
         console.print(f"MISSED: {problem}")
 
 
+def memory_picture(verdict: Verdict) -> str:
+    """Memory over time, the mean of each minute, as SVG. Pure."""
+    by_minute: dict[int, list[float]] = {}
+    for sample in verdict.samples:
+        by_minute.setdefault(int(sample.at // 60), []).append(sample.resident / 2**20)
+    means = [statistics.fmean(values) for values in by_minute.values()]
+    return picture("Memory, MiB", "minutes", list(by_minute), {"the operator": means})
+
+
 @click.command()
 @click.option("--lab", default="fake", show_default=True, help="Name of a lab of fake nodes that is up.")
 @click.option("--minutes", default=60.0, show_default=True, help="Time that counts; a quarter of it more is warm-up.")
 @click.option("--rate", default=5.0, show_default=True, help="Changes a second.")
 @click.option("--policies", default=200, show_default=True, help="Policies there are at any time.")
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Write every sample there.")
-def main(lab: str, minutes: float, rate: float, policies: int, output: Path | None) -> None:
+@click.option("--document", is_flag=True, help="Renew the figures and the picture of docs/benchmarks.md.")
+def main(lab: str, minutes: float, rate: float, policies: int, output: Path | None, document: bool) -> None:
     """See whether memory, tasks and open files stay as they are while policies come and go."""
     console = Console(soft_wrap=True)
     cluster = Cluster(Lab(lab, "fake"))
@@ -271,6 +282,10 @@ def main(lab: str, minutes: float, rate: float, policies: int, output: Path | No
     cluster.apply(a_class())
     verdict = asyncio.run(measure(cluster, minutes, rate, policies, console))
     show(verdict, console)
+    if document:
+        text = Console(record=True, quiet=True, width=110)
+        show(verdict, text)
+        write_document("churn", f"{machine()}\n\n```text\n{text.export_text().strip()}\n```", {"churn": memory_picture(verdict)})
     if output is not None:
         output.write_text(json.dumps([asdict(sample) for sample in verdict.samples]) + "\n")
     sys.exit(bool(verdict.problems()))

@@ -3,7 +3,8 @@
 For each size the operator starts on an empty cluster, meets all policies at once (in namespaces of a hundred), sees edits of one policy at
 a time, edits of a tenant with ten policies while every policy of the others is edited, and a minute of nothing; it is stopped and started
 again; then a standby joins it and the leader is killed. Beside it the bare program of `bench.create_burst` sends the same requests. Needs a
-lab of fake nodes: `python -m lab up --node fake`, then `python -m bench.scale 100 1000`.
+lab of fake nodes: `python -m lab up --node fake`, then `python -m bench.scale 100 1000`. `--document` renews the table and the pictures of
+docs/benchmarks.md.
 """
 
 import asyncio
@@ -39,6 +40,7 @@ from bench.create_burst import (
     stamped,
     timed,
 )
+from bench.document import machine, picture, write_document
 from e2e.cluster import Cluster, apply_crds
 from e2e.operator_process import PROGRAM, OperatorProcess, free_port
 from e2e.policies import a_class
@@ -123,6 +125,25 @@ def markdown(found: list[Size]) -> str:
     rows.append(_slopes("memory of each policy more, after a restart", "≤ 45 KiB", found, lambda size: size.restarted))
     rows.append(_slopes("of it kopf's own", "", found, lambda size: size.kopf))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def pictures(found: list[Size]) -> dict[str, str]:
+    """SVGs by name. Pure."""
+    sizes = [size.policies for size in found]
+    seconds = {
+        "until all are Programmed": [size.operator for size in found],
+        "the same requests, bare asyncio": [size.bare for size in found],
+        "restart until all are walked": [size.restart for size in found],
+    }
+    mib = {
+        "when all are Programmed": [size.resident / 2**20 for size in found],
+        "after a restart": [size.restarted / 2**20 for size in found],
+        "kopf's own share, without an operator": [size.kopf / 2**20 for size in found],
+    }
+    return {
+        "scale-seconds": picture("Seconds", "policies", sizes, seconds, powers=True),
+        "scale-memory": picture("Memory, MiB", "policies", sizes, mib),
+    }
 
 
 def namespaces(cluster: Cluster, count: int) -> list[str]:
@@ -296,8 +317,8 @@ async def measure(cluster: Cluster, api: Api, count: int, folder: Path, console:
 @click.argument("sizes", type=int, nargs=-1)
 @click.option("--lab", default="fake", show_default=True, help="Name of a lab of fake nodes that is up.")
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Write the report there too.")
-@click.option("--markdown", "page", type=click.Path(path_type=Path), help="Write the table as Markdown there too.")
-def main(sizes: tuple[int, ...], lab: str, output: Path | None, page: Path | None) -> None:
+@click.option("--document", is_flag=True, help="Renew the table and the pictures of docs/benchmarks.md.")
+def main(sizes: tuple[int, ...], lab: str, output: Path | None, document: bool) -> None:
     """Measure SIZES, growing numbers of policies [default: 100 1000]."""
     console = Console(soft_wrap=True)
     cluster = Cluster(Lab(lab, "fake"))
@@ -316,8 +337,8 @@ def main(sizes: tuple[int, ...], lab: str, output: Path | None, page: Path | Non
     def write() -> None:
         if output is not None:
             output.write_text(json.dumps([asdict(size) for size in found], indent=2) + "\n")
-        if page is not None:
-            page.write_text(markdown(found) + "\n")
+        if document:
+            write_document("scale", f"{machine()}\n\n{markdown(found)}", pictures(found))
 
     asyncio.run(run())
     console.print(markdown(found), markup=False, highlight=False)

@@ -105,6 +105,8 @@ TOOLS: dict[str, Tool] = {
         Tool("ratelimit", {"ratelimit": "github.com/envoyproxy/ratelimit/src/service_cmd"}),
         Tool("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
         Tool("metrics-server", {"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"}),
+        # Only bench/rival_controller.py runs it.
+        Tool("sloth", {"sloth": "github.com/slok/sloth/cmd/sloth"}),
     )
 }
 _OWNER = {binary: tool for tool in TOOLS.values() for binary in tool.packages}
