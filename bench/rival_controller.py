@@ -81,7 +81,7 @@ def objective_only(name: str, namespace: str) -> dict[str, Any]:
     """The operator's object for the same: nothing but an objective of a workload that exists."""
     policy = a_policy(name, namespace)
     wanted = {"className": CLASS, "objectives": policy["spec"]["objectives"]}
-    target = {"targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}, "serviceRef": {"name": name}}
+    target = {"targetRef": {"group": "apps", "kind": "Deployment", "name": name}, "serviceRef": {"name": name}}
     return {**policy, "spec": {**wanted, "workload": target}}
 
 
