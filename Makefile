@@ -70,7 +70,7 @@ mutate: $(READY) ## show on the lab that proofs fail: without each kind of child
 
 trust: $(READY) ## faults at every write and event, every change of every leaf, an hour of churn, on the fake-node lab; make test plays a sample
 	@$(BIN)/python -m lab up --node fake
-	@$(BIN)/python -m pytest -p no:randomly -s --trust e2e/test_faults.py e2e/test_misoperations.py e2e/test_neighbours.py
+	@$(BIN)/python -m pytest -p no:randomly -s --trust e2e/test_faults.py e2e/test_misoperations.py e2e/test_neighbours.py e2e/test_reconcile.py
 	@$(BIN)/python -m bench.churn --minutes 60
 
 lock: $(READY) ## renew requirements/ from pyproject.toml

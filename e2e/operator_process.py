@@ -51,7 +51,12 @@ class OperatorProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        try:
+            self.stop()
+        except BaseException:
+            # One that does not end keeps the port from the next.
+            self.kill()
+            raise
 
     def start(self) -> None:
         """Start it and wait until it is ready; what does not get ready is ended."""
