@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     api_connections: int = Field(32, ge=2, le=1024)
     """Connections kept to the API server for requests; each watch has one more of its own. Twice the workers: each policy applies several
     children at once."""
+    writes_per_second: float = Field(400.0, gt=0, le=10000)
+    """Budget for all writes but the Lease's; after a pause a second's worth of them goes at once. Two cores do not reach 250: it is an
+    operator on a large machine, at its start or in a flood, that this keeps from crowding other clients out."""
     poll_min: float = Field(5.0, gt=0, le=3600)
     """Seconds between two evaluations of a metrics source after something changed. Below a recording-rule interval there is nothing new to
     read; 5 s is the shortest interval the built-in classes are used with."""

@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 
 from perfpolicy.cluster import client as client_module
 from perfpolicy.cluster.client import APPLY, METADATA, ApiClient, load_configuration
+from perfpolicy.cluster.pace import Pace
 from perfpolicy.errors import ApiRejected, ApiUnavailable, NotLeading, SettingsError
 from perfpolicy.settings import Settings
 
@@ -90,6 +91,18 @@ async def test_watches_take_no_connection_from_requests(configuration: Any, serv
         assert (await api.request("GET", "/x")).body == {"kind": "x"}
     finally:
         await api.close()
+
+
+async def test_writes_keep_the_pace_and_reads_do_not(configuration: Any) -> None:
+    pace = Pace(2.0, lambda: 0.0)
+    api = ApiClient(configuration, timeout=5, pace=pace)
+    try:
+        await api.request("GET", "/x")
+        assert pace.take() == 0
+        await api.request("PATCH", "/x", body={})
+    finally:
+        await api.close()
+    assert pace.take() == 0.5
 
 
 async def test_an_answer_without_a_body_is_empty(api: ApiClient, server: Server) -> None:

@@ -21,6 +21,7 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from perfpolicy import __version__
+from perfpolicy.cluster.pace import Pace
 from perfpolicy.cluster.resource import Target, target_of
 from perfpolicy.errors import ApiRejected, ApiUnavailable, NotLeading, SettingsError
 from perfpolicy.settings import Settings
@@ -61,11 +62,21 @@ class Credentials:
 class ApiClient:
     """Requests to one API server. Create with `connect`, close with `close`."""
 
-    def __init__(self, configuration: Any, timeout: float, *, identity: str = "", may_write: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        configuration: Any,
+        timeout: float,
+        *,
+        identity: str = "",
+        may_write: Callable[[], bool] = lambda: True,
+        pace: Pace | None = None,
+    ) -> None:
         """`configuration`: a kubernetes.aio client Configuration; `timeout`: seconds for a whole request, watches excepted.
 
-        `identity`: this replica's name, shown in the audit log; `may_write`: asked when a write is sent; if not, it fails with NotLeading.
+        `identity`: this replica's name, shown in the audit log; `may_write`: asked when a write is sent; if not, it fails with NotLeading;
+        `pace`: of writes.
         """
+        self._pace = pace
         self._configuration = configuration
         self._agent = f"perfpolicy/{__version__}" + (f" ({identity})" if identity else "")
         session = getattr(configuration, "client_session_kwargs", None) or {}
@@ -82,7 +93,8 @@ class ApiClient:
     @classmethod
     async def connect(cls, settings: Settings, identity: str = "", may_write: Callable[[], bool] = lambda: True) -> "ApiClient":
         """Load the configuration the settings name; sends nothing yet. Raises SettingsError where there is none."""
-        return cls(await load_configuration(settings), settings.request_timeout, identity=identity, may_write=may_write)
+        pace = Pace(settings.writes_per_second)
+        return cls(await load_configuration(settings), settings.request_timeout, identity=identity, may_write=may_write, pace=pace)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -126,6 +138,8 @@ class ApiClient:
         NotLeading.
         """
         what, target = f"{method} {path}", target_of(method, path)
+        if self._pace is not None and method != "GET":
+            await self._pace.turn()
         sent = await self._headers(accept, headers)
         sent["Content-Type"] = content_type
         try:
