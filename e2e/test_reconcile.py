@@ -32,6 +32,11 @@ DRIFT: dict[str, Any] = {
 }
 
 
+def patch_style(kind: str) -> str:
+    """By which a part of a child can be changed."""
+    return "strategic" if kind in ("deployment", "networkpolicy") else "merge"
+
+
 def unwritten(cluster: Cluster, since: int, namespace: str) -> bool:
     """The operator has written nothing but Events in the namespace since a position in the audit log."""
     if cluster.lab.node == "external":
@@ -106,8 +111,7 @@ def test_a_deleted_child_comes_back(cluster: Cluster, web: str, kind: str) -> No
 def test_an_edited_child_is_repaired(cluster: Cluster, web: str, kind: str) -> None:
     name = CHILDREN[kind].format(name="web")
     wanted = spec_of(cluster, kind, name, web)
-    style = "strategic" if kind in ("deployment", "networkpolicy") else "merge"
-    cluster.kubectl("patch", kind, name, "-n", web, f"--type={style}", "-p", json.dumps(DRIFT[kind]))
+    cluster.kubectl("patch", kind, name, "-n", web, f"--type={patch_style(kind)}", "-p", json.dumps(DRIFT[kind]))
     eventually(lambda: spec_of(cluster, kind, name, web) == wanted)
 
 
@@ -165,14 +169,28 @@ def test_a_killed_operator_writes_nothing_after_its_restart(cluster: Cluster, we
     assert before == children()
 
 
-def test_drift_while_the_operator_is_down_is_repaired_at_its_start(cluster: Cluster, web: str, operator: OperatorProcess) -> None:
-    routes = spec_of(cluster, "virtualservice", "web", web)
+@pytest.mark.parametrize("way", ["deleted", "edited", "relabelled"])
+def test_drift_while_the_operator_is_down_is_repaired_at_its_start(cluster: Cluster, web: str, operator: OperatorProcess, way: str) -> None:
+    """Of every kind at once."""
+    children = {kind: name.format(name="web") for kind, name in CHILDREN.items()}
+    wanted = {kind: spec_of(cluster, kind, name, web) for kind, name in children.items()}
     operator.kill()
-    cluster.delete("service", "web", web)
-    cluster.kubectl("patch", "virtualservice", "web", "-n", web, "--type=merge", "-p", json.dumps(DRIFT["virtualservice"]))
+    for kind, name in children.items():
+        match way:
+            case "deleted":
+                cluster.delete(kind, name, web)
+            case "edited":
+                cluster.kubectl("patch", kind, name, "-n", web, f"--type={patch_style(kind)}", "-p", json.dumps(DRIFT[kind]))
+            case _:
+                cluster.kubectl("label", kind, name, "-n", web, "--overwrite", "app.kubernetes.io/managed-by=somebody")
     operator.start()
-    eventually(lambda: spec_of(cluster, "virtualservice", "web", web) == routes, seconds=60)
-    eventually(lambda: owner(cluster, "service", "web", web) != "", seconds=60)
+
+    def is_repaired(kind: str) -> bool:
+        now = spec_of(cluster, kind, children[kind], web)
+        # One made anew has another address, say.
+        return children[kind] in cluster.names(kind, web, OURS) and (way == "deleted" or now == wanted[kind])
+
+    eventually(lambda: [kind for kind in children if not is_repaired(kind)] == [], seconds=60)
 
 
 def test_a_foreign_object_is_left_alone_and_outlives_the_policy(cluster: Cluster, operator: OperatorProcess, mesh_namespace: str) -> None:
@@ -293,22 +311,38 @@ def test_a_route_taken_over_by_a_controller_is_a_conflict_not_a_fight(cluster: C
     )
 
 
-def test_a_missing_crd_is_reported_and_used_when_it_appears(cluster: Cluster, operator: OperatorProcess, mesh_namespace: str) -> None:
-    crd = "peerauthentications.security.istio.io"
-    definition = json.loads(cluster.kubectl("get", "crd", crd, "-o", "json"))
-    definition["metadata"] = {"name": crd, "labels": definition["metadata"].get("labels", {})}
-    definition.pop("status")
-    cluster.kubectl("delete", "crd", crd)
+def test_crds_of_istio_may_go_and_come(cluster: Cluster, operator: OperatorProcess, web: str) -> None:
+    crds = [f"{name}.security.istio.io" for name in ("peerauthentications", "authorizationpolicies")]
+    definitions = json.loads(cluster.kubectl("get", "crd", *crds, "-o", "json"))["items"]
+    for definition in definitions:
+        definition["metadata"] = {"name": definition["metadata"]["name"], "labels": definition["metadata"].get("labels", {})}
+        definition.pop("status")
+    names = ("web", "second")
+
+    def programmed_as(*condition: str) -> bool:
+        return all(cluster.condition(name, web, "Programmed") == condition for name in names)
+
+    cluster.kubectl("delete", "crd", *crds)
     try:
-        cluster.apply(a_policy("web", mesh_namespace))
-        eventually(lambda: cluster.condition("web", mesh_namespace, "Programmed") == ("False", "DependencyMissing"))
-        assert owner(cluster, "virtualservice", "web", mesh_namespace) != "", "the other kinds are applied"
-        assert cluster.condition("web", mesh_namespace, "Ready")[0] != "True"
+        cluster.apply(a_policy("second", web))
+        eventually(lambda: programmed_as("False", "DependencyMissing"))
+        assert owner(cluster, "virtualservice", "second", web) != "", "the other kinds are applied"
+        assert cluster.condition("web", web, "Ready")[0] != "True"
     finally:
-        cluster.kubectl("create", "-f", "-", input=json.dumps(definition))
-    policy = programmed(cluster, "web", mesh_namespace)
-    assert owner(cluster, "peerauthentication", "web", mesh_namespace) == policy["metadata"]["uid"]
+        for definition in definitions:
+            cluster.kubectl("create", "-f", "-", input=json.dumps(definition))
+    for name in names:
+        policy = programmed(cluster, name, web)
+        for kind in ("peerauthentication", "authorizationpolicy"):
+            assert owner(cluster, kind, CHILDREN[kind].format(name=name), web) == policy["metadata"]["uid"]
     assert operator.running
+
+
+def test_a_namespace_that_is_deleted_is_gone_within_a_minute(cluster: Cluster, operator: OperatorProcess, web: str) -> None:
+    cluster.kubectl("delete", "namespace", web, "--timeout=60s")
+    assert operator.running
+    said = [line for line in operator.log.read_text().splitlines() if web in line and "Traceback" in line]
+    assert said == []
 
 
 def test_our_own_crd_may_go_and_come(cluster: Cluster, operator: OperatorProcess, mesh_namespace: str) -> None:
