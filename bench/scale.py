@@ -58,6 +58,12 @@ QUIET_SECONDS = 60
 PATIENCE = 3600.0
 
 
+class Operator(OperatorProcess):
+    """One that may have much to read before it is ready."""
+
+    patience = PATIENCE
+
+
 @dataclass(frozen=True)
 class Size:
     """The figures of one number of policies, in seconds and bytes.
@@ -252,7 +258,7 @@ async def measure(cluster: Cluster, api: Api, count: int, folder: Path, console:
     tell("an empty cluster")
     sweep(cluster)
     policies, (quiet,) = many(cluster, count), namespaces(cluster, 1)
-    with OperatorProcess(cluster.lab, log) as process:
+    with Operator(cluster.lab, log) as process:
         idle, since = process.resident_bytes, audit.position(cluster.lab.audit_log)
         tell("operator")
         operator = (await timed(api, policies, create(api, policies), PATIENCE)).seconds
@@ -274,11 +280,11 @@ async def measure(cluster: Cluster, api: Api, count: int, folder: Path, console:
     lease = {"lease": PREFIX, "lease_namespace": quiet}
     with ExitStack() as stack:
         position, start = audit.position(cluster.lab.audit_log), time.monotonic()
-        first = stack.enter_context(OperatorProcess(cluster.lab, log, free_port(), PROGRAM, **lease))
+        first = stack.enter_context(Operator(cluster.lab, log, free_port(), PROGRAM, **lease))
         await until_idle(first, count + SMALL)
         restart, restarted = time.monotonic() - start, first.resident_bytes
         restart_writes = sum(number for one, number in cluster.writes(position).items() if one.resource != "leases")
-        second = stack.enter_context(OperatorProcess(cluster.lab, log, free_port(), PROGRAM, **lease))
+        second = stack.enter_context(Operator(cluster.lab, log, free_port(), PROGRAM, **lease))
         tell("failover")
         first_write, walked, walked_writes = await failover(cluster, first, second, policies)
     tell("kopf alone")

@@ -33,6 +33,9 @@ def free_port() -> int:
 class OperatorProcess:
     """One operator on a lab. Use as a context manager."""
 
+    patience = 60.0
+    """Seconds it is given to get ready."""
+
     def __init__(self, lab: Lab, log: Path, port: int = 0, program: tuple[str, ...] = PROGRAM, **settings: str) -> None:
         """`settings`: PERFPOLICY_* variables, without the prefix and in lower case. `program`: what Python runs.
 
@@ -63,7 +66,7 @@ class OperatorProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen([sys.executable, *self._program], env=self._environment, stdout=log, stderr=log)
         try:
-            eventually(self._is_ready, seconds=60)
+            eventually(self._is_ready, self.patience)
         except BaseException:
             self.kill()
             raise
@@ -137,7 +140,8 @@ class OperatorProcess:
         return self.ended(seconds=15)
 
     def _is_ready(self) -> bool:
-        assert self.running, f"the operator ended:\n{self.log.read_text()[-3000:]}"
+        if not self.running:
+            raise RuntimeError(f"the operator ended:\n{self.log.read_text()[-3000:]}")  # no AssertionError: it is not waited for
         return self._answers("/readyz")
 
     def _answers(self, path: str) -> bool:
