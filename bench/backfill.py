@@ -1,6 +1,7 @@
 """A real Prometheus over a past that is written into it: samples by promtool's import, rules by promtool's backfilling."""
 
 import json
+import re
 import socket
 import subprocess
 import urllib.parse
@@ -96,6 +97,16 @@ class Prometheus:
         assert len(rows) <= 1, f"{len(rows)} elements: {promql}"
         return float(rows[0]["value"][1]) if rows else float("nan")
 
+    def instant(self, promql: str) -> list[tuple[dict[str, str], float]]:
+        """The elements of an instant query now."""
+        return [(row["metric"], float(row["value"][1])) for row in self._ask("query", query=promql)["result"]]
+
+    def row(self, selector: str) -> list[tuple[float, float]]:
+        """The (time, value) pairs of one series, of a range selector that ends now; ascending."""
+        rows = self._ask("query", query=selector)["result"]
+        assert len(rows) == 1, f"{len(rows)} series: {selector}"
+        return [(float(at), float(value)) for at, value in rows[0]["values"]]
+
     def series(self, promql: str, start: float, end: float, step: float) -> list[Row]:
         """A range query."""
         rows = self._ask("query_range", query=promql, start=f"{start}", end=f"{end}", step=f"{step}")["result"]
@@ -117,7 +128,9 @@ class Prometheus:
 
 
 @contextmanager
-def serve(directory: Path, program: Path, config: Mapping[str, Any] | None = None) -> Iterator[tuple[Prometheus, subprocess.Popen[bytes]]]:
+def serve(
+    directory: Path, program: Path, config: Mapping[str, Any] | None = None, *options: str
+) -> Iterator[tuple[Prometheus, subprocess.Popen[bytes]]]:
     """A Prometheus over the blocks in `directory`/data, and its process."""
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
@@ -127,6 +140,7 @@ def serve(directory: Path, program: Path, config: Mapping[str, Any] | None = Non
     command: list[str | Path] = [
         program, f"--config.file={settings}", f"--storage.tsdb.path={directory / 'data'}", f"--web.listen-address=127.0.0.1:{port}",
         "--storage.tsdb.retention.time=100y", "--query.timeout=10m", "--query.max-samples=500000000", "--log.level=warn",
+        *options,
     ]  # fmt: skip
     with (directory / "prometheus.log").open("a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -140,8 +154,12 @@ def serve(directory: Path, program: Path, config: Mapping[str, Any] | None = Non
 
 
 def levels(groups: Sequence[Group]) -> Iterator[list[Group]]:
-    """The recording rules in turns: each reads raw series and what earlier turns recorded."""
-    waiting = [(group, rule) for group in groups for rule in group.rules if "record" in rule]
+    """The recording rules in turns: each reads raw series and what earlier turns recorded.
+
+    A rule that asks whether its own series was there before has two turns: promtool evaluates all times at once, and does not see then what
+    it is about to record.
+    """
+    waiting = [(group, each) for group in groups for rule in group.rules if "record" in rule for each in _apart(rule)]
     while waiting:
         pending = {rule["record"] for _, rule in waiting}
         ready = [(group, rule) for group, rule in waiting if not any(name in rule["expr"] for name in pending)]
@@ -149,6 +167,20 @@ def levels(groups: Sequence[Group]) -> Iterator[list[Group]]:
         waiting = [item for item in waiting if item not in ready]
         kept = [Group(group.name, group.interval, [rule for owner, rule in ready if owner is group]) for group in groups]
         yield [group for group in kept if group.rules]
+
+
+def _apart(rule: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A rule that asks whether its own series was there before, as two: the series as if it never had been, and one that asks for it.
+
+    Right where the rule sums more when there was nothing before: wherever the first of the two is, the other is, or its sums are equal.
+    What is recorded at the time of the question is no answer: it was not there yet.
+    """
+    name = rule["record"]
+    if name not in rule["expr"]:
+        return [rule]
+    seen = "seen_" + name.replace(":", "_")
+    asked = re.sub(rf"{name}({{[^}}]*}}\[\w+])", rf"{seen}\1 offset 1s", rule["expr"])
+    return [{**rule, "record": seen, "expr": rule["expr"].replace(name, "nothing")}, {**rule, "expr": asked}]
 
 
 def _document(group: Group) -> dict[str, Any]:

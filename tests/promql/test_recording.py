@@ -388,6 +388,28 @@ def test_blocks_burn_rates_and_periods_follow_from_steps(check: Check) -> None:
     check(blocks(), Scenario(data, expected, interval=HALF_MINUTE, evaluation=BLOCK))
 
 
+@pytest.mark.parametrize(
+    ("evaluation", "share"),
+    [
+        pytest.param(BLOCK, 1, id="each holds its own steps"),
+        pytest.param(2 * BLOCK, 1, id="every second is missed and each holds those of two"),
+        pytest.param(3 * BLOCK, 2 / 3, id="of two that are missed one is lost and nothing counted twice"),
+    ],
+)
+def test_a_block_holds_the_steps_of_one_that_was_missed_before_it(check: Check, evaluation: timedelta, share: float) -> None:
+    data, at = recorded_steps(190, judged=600, errors=6, slow=30), 180 * MINUTE
+    expected = [
+        Expect(f"sum_over_time({name}[3h])", at, {series.labels_of(POLICY, **bound): 360 * each * share})
+        for name, bound, each in (
+            (names.JUDGED_BLOCK, {}, 600),
+            (names.ERRORS_BLOCK, {}, 6),
+            (f'{names.DURATION_BUCKET_BLOCK}{{le="500"}}', {"le": "500"}, 570),
+            (f'{names.DURATION_BUCKET_BLOCK}{{le="+Inf"}}', {"le": "+Inf"}, 600),
+        )
+    ]
+    check(blocks(), Scenario(data, expected, interval=HALF_MINUTE, evaluation=evaluation))
+
+
 def test_blocks_older_than_a_day_are_counted_by_the_hour(check: Check) -> None:
     # Three days of blocks, in the middle one none for six hours: 864 - 72.
     hole = f"1x{2 * 288 - 72} _x72 1x{288 - 1}"

@@ -18,7 +18,7 @@ from typing import Final
 from perfpolicy.policy import model
 from perfpolicy.promql import names, sources
 from perfpolicy.promql.buckets import INFINITE, bound_at_least, bound_patterns, one_of, recorded_bounds
-from perfpolicy.promql.expr import Expr, Selector, aggregate, binary, call, number, relabel, seconds, total_of
+from perfpolicy.promql.expr import Expr, Matcher, Selector, aggregate, binary, call, number, relabel, seconds, total_of
 from perfpolicy.promql.maintenance import lateness, nothing_counted, outside
 from perfpolicy.promql.rule import Rule, block_of, bucket_sum, bucket_sums, one_spelling, own, record, summed, with_bounds
 from perfpolicy.promql.scope import containers
@@ -77,24 +77,30 @@ def _native_steps(policy: model.Policy, histogram: Selector, bounds: tuple[Decim
 
 
 def blocks(policy: model.Policy) -> Iterator[Rule]:
-    """Sums of ten steps. Read one step late: a step still being written when the block is summed would be lost to every window."""
-    late = policy.metrics.provider.rule_interval
+    """Sums of ten steps. Read one step late: a step still being written when the block is summed would be lost to every window.
+
+    Where the block before is missing (an evaluation was missed) a block sums twenty: its steps are there, and no other block holds them.
+    Missing is what half a block around the time of the one before does not show, for a group that moves within its interval.
+    """
+    late, length = policy.metrics.provider.rule_interval, block_of(policy.metrics.provider)
     nothing = nothing_counted(policy)
 
-    def block(series: Selector, *bounds: str) -> Expr:
-        total = call("sum_over_time", series.back(late).over(block_of(policy.metrics.provider)))
-        if nothing is None:
-            return total
-        for zero in [relabel(nothing, names.BOUND, bound) for bound in bounds] or [nothing]:
-            total = total.otherwise(zero)
-        return total
+    def block(name: str, series: str, bounds: tuple[Matcher, ...] = (), *values: str) -> Rule:
+        read = own(policy, series).where(*bounds).back(late)
+        before = call("last_over_time", own(policy, name).where(*bounds).over(length * 3 / 2))
+        twice = binary(call("sum_over_time", read.over(length * 2)), "unless", before)
+        total = twice.otherwise(call("sum_over_time", read.over(length)))
+        if nothing is not None:
+            for zero in [relabel(nothing, names.BOUND, value) for value in values] or [nothing]:
+                total = total.otherwise(zero)
+        return record(policy, name, total)
 
-    yield record(policy, names.JUDGED_BLOCK, block(own(policy, names.JUDGED_STEP)))
-    yield record(policy, names.ERRORS_BLOCK, block(own(policy, names.ERRORS_STEP)))
+    yield block(names.JUDGED_BLOCK, names.JUDGED_STEP)
+    yield block(names.ERRORS_BLOCK, names.ERRORS_STEP)
     bounds = {bound_at_least(policy, objective.threshold) for objective in policy.objectives if objective.threshold is not None}
     if bounds:
-        buckets = own(policy, names.DURATION_BUCKET_STEP).where(with_bounds(*sorted(bounds), infinite=True))
-        yield record(policy, names.DURATION_BUCKET_BLOCK, block(buckets, *(f"{bound:f}" for bound in sorted(bounds)), "+Inf"))
+        wanted, values = with_bounds(*sorted(bounds), infinite=True), (*(f"{bound:f}" for bound in sorted(bounds)), "+Inf")
+        yield block(names.DURATION_BUCKET_BLOCK, names.DURATION_BUCKET_STEP, (wanted,), *values)
 
 
 def window_values(policy: model.Policy) -> Iterator[Rule]:
