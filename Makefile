@@ -62,6 +62,7 @@ bench: $(READY) ## measurements as ratios, on the fake-node lab and on a Prometh
 	@$(BIN)/python -m bench.scale --document $(SIZES)
 	@$(BIN)/python -m bench.churn --minutes 8
 	@$(BIN)/python -m bench.rule_truth
+	@$(BIN)/python -m bench.alert_chains
 	@$(BIN)/python -m bench.many_policies
 
 mutate: $(READY) ## show on the lab that proofs fail: without each kind of child, and with each capability of traffic broken
