@@ -300,8 +300,9 @@ def burn_scenario(pair: objectives.BurnAlert, long: float, short: float, *, fire
         data[series.recorded(BURNING, judged)] = constant(3000, minutes, five)
         data[series.recorded(BURNING, errors)] = constant(300, minutes, five)
     expected = (PAGE if pair.page else TICKET,) if fires else ()
-    # On a sample: page rates are read as ranges of one minute. Evaluated each step, as the group of the alerts is.
-    return Scenario(data, [firing(*expected, at=timedelta(hours=2))], interval=five)
+    # On a sample: page rates are read as ranges of one minute. Evaluated as the group of the alert is.
+    every = five if objectives.follows_blocks(pair) else timedelta(seconds=30)
+    return Scenario(data, [firing(*expected, at=timedelta(hours=2))], interval=five, evaluation=every)
 
 
 def test_tickets_are_looked_at_with_every_block_and_pages_with_every_step() -> None:
