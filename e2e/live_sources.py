@@ -18,6 +18,8 @@ from perfpolicy.api.status import wire_time
 
 EDGE, NU, JOBS = SOURCES = ("edge", "nu", "jobs")
 PLANNED, LATE = "planned", "late"
+NEWBORN = "newborn"
+"""What follows `nu`, with the same workload: a policy of its own, whose rules are never written."""
 MAINTENANCE: Final = timedelta(seconds=90)
 """How long it lasts after the policies are there: into the first load, well before the end of the run."""
 OFFSET = timedelta(seconds=20)
@@ -73,6 +75,12 @@ def policy(name: str, namespace: str, class_name: str) -> dict[str, Any]:
         window = {"name": "upgrade", "start": wire_time(datetime.now(UTC) - since), "duration": f"{(since + MAINTENANCE).seconds}s"}
         spec["maintenance"] = [window]
     return {"apiVersion": API_VERSION, "kind": "PerformancePolicy", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
+def newborn(namespace: str, class_name: str) -> dict[str, Any]:
+    """A policy of nu's workload that is suspended from its start, so that no rules of it ever reach Prometheus."""
+    found = policy(NU, namespace, class_name)
+    return {**found, "metadata": {"name": NEWBORN, "namespace": namespace}, "spec": {**found["spec"], "suspend": "All"}}
 
 
 def _envoy(template: Mapping[str, Any]) -> dict[str, Any]:

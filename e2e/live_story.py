@@ -218,10 +218,21 @@ def _repair(recorded: Recorded, stub: PrometheusStub) -> None:
     recorded.mark("repair")
 
 
+def _born(recorded: Recorded) -> None:
+    """A policy of a service that has had traffic for minutes."""
+    recorded.await_status("nu judged", live_sources.NU, lambda shown: shown.violated() == {"errorRate"}, 20)
+    recorded.cluster.kubectl("delete", "pp", live_sources.NU, "-n", recorded.namespace)
+    recorded.cluster.apply(live_sources.newborn(recorded.namespace, recorded.namespace))
+    recorded.mark("born")
+    recorded.await_status("newborn judged", live_sources.NEWBORN, lambda shown: bool(shown.violated()), 20)
+    recorded.await_status("newborn not loaded", live_sources.NEWBORN, lambda shown: shown.condition("MetricsAvailable")[0] == "False", 40)
+
+
 def _repaired(recorded: Recorded) -> None:
+    _born(recorded)
     for name in NAMES:
         recorded.await_status(f"{name} repaired", name, _met, 80)
-    for name in (*live_sources.SOURCES, live_sources.PLANNED, live_sources.LATE):
+    for name in (*(each for each in live_sources.SOURCES if each != live_sources.NU), live_sources.PLANNED, live_sources.LATE):
         recorded.await_status(f"{name} judged", name, lambda shown: shown.violated() == {"errorRate"}, 20)
 
 

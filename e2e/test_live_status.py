@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from e2e import live_story
 from e2e.cluster import Cluster, apply_crds
 from e2e.live_policies import ERROR_EVERY, FAULT_RATE, RATE, RULE_SECONDS
-from e2e.live_sources import JOBS, LATE, LATENCY_MS, NU, OFFSET, PLANNED, SOURCES
+from e2e.live_sources import JOBS, LATE, LATENCY_MS, NEWBORN, NU, OFFSET, PLANNED, SOURCES
 from e2e.live_story import ALPHA, BETA, DELTA, GAMMA, NAMES, POLL_SECONDS, SETTLE, SOURCES_RATE, Recorded
 from e2e.operator_process import OperatorProcess, free_port
 from e2e.prometheus_stub import Mode, PrometheusStub
@@ -245,6 +245,27 @@ def test_every_source_says_what_the_load_generator_saw(recorded: Recorded, name:
         low, high = _interval(samples[-1], quantile)
         print(f"{name}: {quantile} {samples[-1].threshold(quantile)['observed']} of ({low:g}, {high:g}] ms, k6 {seen:.4g} ms")
         assert _bucket(low) <= _bucket(seen or 0) <= _bucket(high) + 1, "more than one bucket apart"
+
+
+def test_a_new_policy_of_a_service_with_traffic_is_judged_before_its_rules_are_loaded(recorded: Recorded) -> None:
+    """By raw metrics, for three rule intervals; its rules never come, and after that nothing is said."""
+    judged, after = recorded.reached["newborn judged"], recorded.reached["newborn not loaded"]
+    assert judged is not None, recorded.history.latest(NEWBORN).status
+    assert after is not None, recorded.history.latest(NEWBORN).status
+    born = recorded.marks["born"]
+    observed = {item["name"]: item.get("observed") for item in judged.status["thresholds"]}
+    print(
+        f"born → judged {(judged.at - born).total_seconds():.1f} s → RulesNotLoaded {(after.at - born).total_seconds():.1f} s; {observed}"
+    )
+    assert judged.condition("MetricsAvailable") == ("Unknown", "DirectQueries")
+    assert judged.verdicts() == {"p50": "Met", "p95": "Met", "errorRate": "Violated", "throughputMax": "Met"}
+    error_rate = float(parse_percent(judged.threshold("errorRate")["observed"]))
+    assert error_rate == pytest.approx(1 / ERROR_EVERY, abs=0.05)
+    low, high = _interval(judged, "p50")
+    assert low < LATENCY_MS < high * 1.5
+    assert after.condition("MetricsAvailable") == ("False", "RulesNotLoaded")
+    assert set(after.verdicts().values()) == {"Unknown"}
+    assert [row for row in recorded.series if row["metric"]["policy"] == NEWBORN] == []
 
 
 def test_a_native_histogram_is_read_as_one(recorded: Recorded) -> None:

@@ -105,6 +105,8 @@ class Reason(StrEnum):
     """The workload wants no replicas."""
     OBSERVED = "Observed"
     """The metrics source answers and carries this policy's series."""
+    DIRECT_QUERIES = "DirectQueries"
+    """The policy's rules are not loaded yet; until they are, for three rule intervals at most, its targets are judged by raw metrics."""
     RULES_NOT_LOADED = "RulesNotLoaded"
     """The source answers, but this policy's recorded series are absent after three rule intervals: see the class's spec.labels.rules."""
     SOURCE_UNREACHABLE = "SourceUnreachable"

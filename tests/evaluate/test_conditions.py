@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -22,10 +22,11 @@ from perfpolicy.evaluate.conditions import (
     transitions,
 )
 from perfpolicy.evaluate.evaluation import Evaluation, EvaluationMemory, evaluate
+from perfpolicy.evaluate.observation import Direct, Snapshot
 from perfpolicy.policy.antipatterns import AntiPattern
 from perfpolicy.policy.model import Policy, Throughput
 from perfpolicy.promql import names
-from perfpolicy.vocabulary import ConditionStatus, ConditionType, Reason, Verdict
+from perfpolicy.vocabulary import ConditionStatus, ConditionType, Reason, Severity, Verdict
 from tests import builders as a
 from tests.evaluate.answers import GOOD, NOW, STEP, answer
 
@@ -329,6 +330,45 @@ def test_rules_not_loaded_hints_at_the_classes_labels() -> None:
     assert (condition.status, condition.reason) == (FALSE, Reason.RULES_NOT_LOADED)
     assert "prometheus=lab (class production, spec.labels.rules)" in condition.message
     assert {item.verdict for item in built.thresholds} == {Verdict.UNKNOWN}
+
+
+def directly(changes: dict[str, float | None] | None = None, at: datetime = NOW) -> Direct:
+    """What raw metrics say, as of a grid of the rule interval."""
+    return Direct(at, answer(POLICY, {names.REVISION: None, **(changes or {})}, at).of(POLICY))
+
+
+def test_while_no_rules_are_loaded_raw_metrics_decide_and_the_status_says_so() -> None:
+    result, memory = evaluate(POLICY, Snapshot(), EvaluationMemory(), NOW, direct=directly({P95: 9}))
+    built = status(evaluation=result)
+    condition = built.condition(ConditionType.METRICS_AVAILABLE)
+    assert condition is not None
+    assert (condition.status, condition.reason) == (UNKNOWN, Reason.DIRECT_QUERIES)
+    assert "no rules of this policy loaded yet: values are of its raw metrics" in condition.message
+    shown = {item.name: (item.observed, item.verdict) for item in built.thresholds}
+    assert shown["p95"] == ("9s", Verdict.VIOLATED)
+    assert shown["errorRate"] == ("0.5%", Verdict.MET)
+    assert built.summary.rps == "1490"
+    assert memory.unrecorded
+
+
+def test_raw_metrics_are_listened_to_for_three_intervals_and_not_beside_rules_of_any_spec() -> None:
+    _, memory = evaluate(POLICY, Snapshot(), EvaluationMemory(), NOW)
+    late = NOW + STEP * 3
+    result, memory = evaluate(POLICY, Snapshot(), memory, late, direct=directly(at=late))
+    assert (result.source, memory.unrecorded) == (Reason.RULES_NOT_LOADED, False)
+    assert {outcome.verdict for outcome in result.thresholds} == {Verdict.UNKNOWN}
+    result, memory = evaluate(POLICY, answer(POLICY, {names.REVISION: 7}), EvaluationMemory(), NOW, direct=directly())
+    assert (result.source, memory.unrecorded) == (Reason.PENDING, False)
+    result, _ = evaluate(POLICY, answer(POLICY, {P95: 9}), EvaluationMemory(), NOW, direct=directly())
+    assert (result.source, result.severity) == (Reason.OBSERVED, Severity.P0)
+    result, _ = evaluate(POLICY, MetricsUnavailable("down"), EvaluationMemory(), NOW, direct=directly())
+    assert result.source is Reason.SOURCE_UNREACHABLE
+
+
+def test_raw_metrics_that_said_nothing_or_long_ago_decide_nothing() -> None:
+    assert evaluate(POLICY, Snapshot(), EvaluationMemory(), NOW, direct=Direct(NOW))[0].source is Reason.PENDING
+    result, _ = evaluate(POLICY, Snapshot(), EvaluationMemory(), NOW, direct=directly(at=NOW - STEP * 3.1))
+    assert {(outcome.verdict, outcome.reason) for outcome in result.thresholds} == {(Verdict.UNKNOWN, Reason.STALE_SAMPLE)}
 
 
 @pytest.mark.parametrize("late", [STEP * 3.1, STEP * -3.1])

@@ -27,11 +27,13 @@ def good(*results: Any, **more: Any) -> Answer:
 
 
 class Server(ThreadingHTTPServer):
-    """Answers every GET with `answer` and keeps the requests."""
+    """Answers every request with `answer` and keeps the requests."""
 
     daemon_threads = True
     answer: Answer = good()
     seen: list[Any]
+    forms: list[str]
+    """Bodies of those that were no GET."""
 
     def requested(self, index: int = -1) -> dict[str, str]:
         """The query parameters of a request."""
@@ -40,6 +42,10 @@ class Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: Server
+
+    def do_POST(self) -> None:
+        self.server.forms.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self.do_GET()
 
     def do_GET(self) -> None:
         self.server.seen.append(self)
@@ -58,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
 def serving() -> Iterator[Server]:
     """A server on a free loopback port."""
     server = Server(("127.0.0.1", 0), _Handler)
-    server.seen = []
+    server.seen, server.forms = [], []
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
@@ -88,7 +94,17 @@ def test_the_result_of_a_query(server: Server, connect: Connect) -> None:
     server.answer = good(SERIES)
     assert connect().query('up{a="b"}[2m]') == [SERIES]
     assert server.requested() == {"query": 'up{a="b"}[2m]'}
+    assert server.forms == []
     assert server.seen[0].path.startswith("/api/v1/query?")
+
+
+def test_a_query_too_long_for_an_address_travels_as_a_form(server: Server, connect: Connect) -> None:
+    server.answer = good(SERIES)
+    query = f'up{{a="{"b&c=" * 1200}"}}'
+    assert connect(tenant="t").query(query) == [SERIES]
+    assert server.requested() == {}
+    assert parse_qs(server.forms[0]) == {"query": [query]}
+    assert server.seen[0].headers["X-Scope-OrgID"] == "t"
 
 
 def test_an_address_with_a_path_and_a_slash(server: Server) -> None:

@@ -10,10 +10,10 @@ import pytest
 from prometheus_client import REGISTRY
 
 from perfpolicy.errors import MetricsUnavailable
-from perfpolicy.evaluate.observation import Owner
+from perfpolicy.evaluate.observation import Owner, sample_name
 from perfpolicy.metrics.source import MetricsSource
 from perfpolicy.policy.model import Provider
-from perfpolicy.promql import names
+from perfpolicy.promql import direct, names
 from perfpolicy.promql.queries import budget_queries, threshold_queries
 from tests import builders as a
 from tests.evaluate.answers import labels_of
@@ -112,6 +112,40 @@ async def test_forgotten_providers_are_connected_anew() -> None:
     for provider in (PROVIDER, other):
         await source.collect(provider)
     assert connected == [PROVIDER, other, PROVIDER]
+    source.close()
+
+
+async def test_what_raw_metrics_say_arrives_as_if_it_were_recorded() -> None:
+    policies = [a.a_policy(name=f"p{index}", uid=f"u{index}") for index in range(2)]
+    per_policy = len(direct.question(policies).asked) // 2
+    values: dict[str, Any] = {"values": [[1.0, "0.5"], [2.0, "0.25"]]}
+    answers = [{"metric": {direct.ASKED: number}, **values} for number in ("3", str(per_policy + 5), "x", "99")]
+    backend = Backend(lambda _text: [7, {"metric": 1}, *answers])
+    source = MetricsSource(lambda _provider: backend)
+    snapshot = await source.collect_directly(PROVIDER, policies)
+    assert backend.queries == [direct.question(policies).text]
+    assert {name: row.points for name, row in snapshot.of(policies[0]).items()} == {
+        sample_name(names.ERROR_RATIO): ((1.0, 0.5), (2.0, 0.25))
+    }
+    assert set(snapshot.of(policies[1])) == {sample_name(names.LATENCY_QUANTILE, quantile="0.95")}
+    source.close()
+
+
+async def test_a_question_about_raw_metrics_that_hangs_or_fails_is_no_cycle_s_problem() -> None:
+    release = threading.Event()
+    hanging = a.a_provider(timeout=timedelta(milliseconds=200))
+
+    def answer(text: str) -> Sequence[Any]:
+        if direct.ASKED in text:
+            release.wait(30)
+        return []
+
+    source = MetricsSource(lambda _provider: Backend(answer))
+    with pytest.raises(MetricsUnavailable, match="no answer within"):
+        await source.collect_directly(hanging, [a.a_policy()])
+    assert (await source.collect(hanging)).rows == {}
+    assert source.problems() == {}
+    release.set()
     source.close()
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from perfpolicy.errors import MetricsUnavailable
+from perfpolicy.errors import MetricsUnavailable, RenderError
 from perfpolicy.evaluate.evaluation import evaluate
 from perfpolicy.evaluate.observation import Rows, Snapshot
 from perfpolicy.metrics.source import MetricsSource
@@ -57,6 +57,10 @@ class FakeCollector:
     fails_for: int | None = None
     kept: list[frozenset[Provider]] = field(default_factory=list)
     error: MetricsUnavailable | None = None
+    asked_directly: list[list[str]] = field(default_factory=list)
+    direct_error: Exception | None = None
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set: direct questions are answered."""
 
     async def collect(self, provider: Provider, share: int | None = None, budgets: bool = True) -> Snapshot:
         self.asked.append(provider)
@@ -67,6 +71,16 @@ class FakeCollector:
         if share is not None and share == self.fails_for:
             raise MetricsUnavailable("down")
         return Snapshot(self.rows, budgets)
+
+    async def collect_directly(self, provider: Provider, policies: Sequence[Policy]) -> Snapshot:
+        self.asked_directly.append([policy.key.name for policy in policies])
+        await self.may_answer.wait()
+        if self.direct_error is not None:
+            raise self.direct_error
+        rows: Rows = {}
+        for policy in policies:
+            rows |= answer(policy, {names.REVISION: None}).rows
+        return Snapshot(rows)
 
     def forget(self, used: frozenset[Provider]) -> None:
         self.kept.append(used)
@@ -403,3 +417,93 @@ async def test_a_cycle_without_an_answer_keeps_no_policy_that_is_gone_meanwhile(
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         source.close()
+
+
+def source_of(bench: Bench, key: PolicyKey) -> str | None:
+    evaluation = bench.states[key].evaluation
+    return None if evaluation is None else str(evaluation.source)
+
+
+async def cycle(bench: Bench, provider: Provider) -> None:
+    """One more cycle, and what is asked directly after it, where that is answered."""
+    before = len(bench.collector.asked)
+    bench.scheduler._started.clear()
+    bench.scheduler.poke(provider)
+    await bench.until(before + 1)
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_policies_whose_rules_are_not_loaded_are_judged_by_raw_metrics_in_one_query(bench: Bench) -> None:
+    provider = a_provider()
+    bench.collector.may_answer.set()
+    keys = [bench.add(name, provider, uid=f"u-{name}") for name in ("a", "b")]
+    await cycle(bench, provider)
+    assert bench.collector.asked_directly == [["a", "b"]]
+    for key in keys:
+        evaluation = bench.states[key].evaluation
+        assert evaluation is not None
+        assert evaluation.source == "DirectQueries"
+        assert {outcome.verdict for outcome in evaluation.thresholds} == {"Met"}
+    assert [key for key, _ in bench.queued[-2:]] == keys
+    await cycle(bench, provider)
+    assert bench.collector.asked_directly == [["a", "b"]], "once in a rule interval"
+    assert [source_of(bench, key) for key in keys] == ["DirectQueries"] * 2, "what was said holds in between"
+
+
+async def test_policies_whose_rules_are_loaded_are_not_asked_about_directly(bench: Bench) -> None:
+    provider = a_provider()
+    key = bench.add("a", provider)
+    policy = bench.states[key].resolved
+    assert policy is not None
+    bench.collector.rows = answer(policy).rows
+    await cycle(bench, provider)
+    assert source_of(bench, key) == "Observed"
+    bench.collector.rows = answer(policy, {names.REVISION: 7}).rows
+    await cycle(bench, provider)
+    assert source_of(bench, key) == "Pending", "rules of an earlier spec: their last verdicts stand"
+    assert bench.collector.asked_directly == []
+
+
+async def test_a_bounded_number_of_policies_is_asked_about_after_a_cycle_and_the_others_after_the_next(bench: Bench) -> None:
+    provider = a_provider()
+    bench.collector.may_answer.set()
+    keys = [bench.add(f"p{number:02d}", provider, uid=f"u{number}") for number in range(scheduler.DIRECT + 3)]
+    await cycle(bench, provider)
+    assert [source_of(bench, key) for key in keys] == ["DirectQueries"] * scheduler.DIRECT + ["Pending"] * 3
+    await cycle(bench, provider)
+    assert bench.collector.asked_directly[1] == ["p10", "p11", "p12"]
+    assert {source_of(bench, key) for key in keys} == {"DirectQueries"}
+
+
+@pytest.mark.parametrize("error", [MetricsUnavailable("query.max-samples"), RenderError("does not parse"), ZeroDivisionError()])
+async def test_raw_metrics_that_do_not_answer_leave_the_policy_pending(bench: Bench, error: Exception) -> None:
+    provider = a_provider()
+    bench.collector.may_answer.set()
+    bench.collector.direct_error = error
+    key = bench.add("a", provider)
+    await cycle(bench, provider)
+    await cycle(bench, provider)
+    assert (source_of(bench, key), bench.collector.asked_directly) == ("Pending", [["a"]])
+
+
+async def test_cycles_go_on_while_raw_metrics_are_waited_for(bench: Bench) -> None:
+    provider = a_provider()
+    key = bench.add("a", provider)
+    await cycle(bench, provider)
+    await cycle(bench, provider)
+    bench.add("b", provider, uid="later")
+    await cycle(bench, provider)
+    assert bench.collector.asked_directly == [["a"]], "one question at a time"
+    policy = bench.states[key].resolved
+    assert policy is not None
+    bench.collector.rows = answer(policy).rows
+    await cycle(bench, provider)
+    assert source_of(bench, key) == "Observed"
+    bench.collector.may_answer.set()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert source_of(bench, key) == "Observed", "an answer that comes too late says nothing"
+    assert bench.states[key].direct is None
+    await cycle(bench, provider)
+    assert bench.collector.asked_directly[1] == ["b"]

@@ -283,6 +283,7 @@ def _metrics(known: _Known) -> _Said:
 _METRICS: Final[Mapping[Reason, ConditionStatus]] = {
     Reason.OBSERVED: TRUE,
     Reason.PENDING: UNKNOWN,
+    Reason.DIRECT_QUERIES: UNKNOWN,
     Reason.RULES_NOT_LOADED: FALSE,
     Reason.SOURCE_UNREACHABLE: FALSE,
     Reason.SEVERAL_SERIES: FALSE,

@@ -10,7 +10,7 @@ from perfpolicy.evaluate import budget, severity
 from perfpolicy.evaluate.budget import BudgetOutcome
 from perfpolicy.evaluate.health import Health, health_of
 from perfpolicy.evaluate.maintenance import Maintenance, active
-from perfpolicy.evaluate.observation import STALE_INTERVALS, Reading, Snapshot, sample_name
+from perfpolicy.evaluate.observation import STALE_INTERVALS, Direct, Reading, Snapshot, sample_name
 from perfpolicy.evaluate.text import exact
 from perfpolicy.evaluate.verdicts import Outcome, Threshold, Track, hold, judge, suspend, thresholds, unloaded
 from perfpolicy.policy.model import Policy, Proxy
@@ -46,6 +46,8 @@ class EvaluationMemory:
     budgets: Mapping[str, tuple[Verdict, datetime]] = field(default_factory=dict)
     unloaded_since: datetime | None = None
     """Since when the backend has not had this policy's present rules."""
+    unrecorded: bool = False
+    """The backend answers, and has had no rules of this policy at all for less than three intervals: raw metrics are worth a question."""
     refused: bool = False
     expected: tuple[Policy, int] | None = None
     """The rules' revision and the policy it was computed for: computing it costs milliseconds, so it is done once per change."""
@@ -72,19 +74,27 @@ def evaluate(
     memory: EvaluationMemory,
     now: datetime,
     budgets: tuple[BudgetOutcome, ...] | None = None,
+    direct: Direct | None = None,
 ) -> tuple[Evaluation, EvaluationMemory]:
-    """Judge every threshold and objective of a policy. `budgets`: as judged before, where the snapshot does not tell. Never raises for
-    anything a backend may have answered.
+    """Judge every threshold and objective of a policy. `budgets`: as judged before, where the snapshot does not tell; `direct`: what
+    thresholds are judged by while no rules are loaded. Never raises for anything a backend may have answered.
     """
     late = policy.metrics.provider.query_offset or timedelta()
     reading = Reading(snapshot if isinstance(snapshot, MetricsUnavailable) else snapshot.of(policy), now, late)
     expected = memory.expected if memory.expected is not None and memory.expected[0] == policy else (policy, revision(policy))
     source, message, unloaded_since = _source(policy, reading, expected[1], memory.unloaded_since)
+    unrecorded = (
+        source is Reason.PENDING and reading.observe(sample_name(names.REVISION), policy.metrics.provider.rule_interval).newest is None
+    )
+    measured = reading
+    if unrecorded and direct is not None and direct.rows:
+        source, message = Reason.DIRECT_QUERIES, f"{message}: values are of its raw metrics"
+        measured = Reading(direct.rows, now, late)
     maintenance = active(policy, now)
     outcomes: list[Outcome] = []
     tracks: dict[str, Track] = {}
     for threshold in thresholds(policy):
-        outcome, track = _judge(policy, source, maintenance, threshold, reading, memory.tracks.get(threshold.name))
+        outcome, track = _judge(policy, source, maintenance, threshold, measured, memory.tracks.get(threshold.name))
         outcomes.append(outcome)
         tracks[threshold.name] = track
     if budgets is None:
@@ -100,12 +110,12 @@ def evaluate(
         objectives=budgets,
         health=_health(policy, reading) if known and maintenance is None else None,
         severity=severity.worst(outcomes),
-        served=_value(policy, reading, names.SERVED_RATE) if known else None,
+        served=_value(policy, measured, names.SERVED_RATE) if known or source is Reason.DIRECT_QUERIES else None,
         refused=refused,
         maintenance=maintenance,
     )
     verdicts = {outcome.objective.name: (outcome.verdict, outcome.since) for outcome in budgets}
-    return evaluation, EvaluationMemory(tracks, verdicts, unloaded_since, refused, expected)
+    return evaluation, EvaluationMemory(tracks, verdicts, unloaded_since, unrecorded, refused, expected)
 
 
 def _judge(

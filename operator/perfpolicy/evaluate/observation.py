@@ -75,6 +75,14 @@ class Snapshot:
         return told[0] if len(told) == 1 else _together(apart.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """What raw metrics said of one policy whose rules are not loaded, and when they were asked; no rows: nothing yet."""
+
+    asked: datetime
+    rows: Mapping[SampleName, Row] = field(default_factory=dict)
+
+
 class Sample(NamedTuple):
     """A finite value and when it was measured."""
 

@@ -18,6 +18,8 @@ from perfpolicy.policy.model import Provider
 TENANT_HEADER = "X-Scope-OrgID"
 """Mimir, Cortex, Loki; Thanos is told to use the same name (--receive.tenant-header, --query.tenant-header)."""
 _SHOWN = 300
+_LONG = 4000
+"""Characters of a query above which it travels in the body: proxies in front of a backend refuse long addresses (nginx: above 8 KiB)."""
 
 
 class Backend(Protocol):
@@ -59,11 +61,10 @@ class PrometheusBackend:
 
     def _connected(self) -> Any:
         if self._client is None:
-            import requests
             from prometheus_api_client import PrometheusConnect
             from urllib3.util.retry import Retry
 
-            session = requests.Session()
+            session = _session()
             session.hooks["response"].append(self._refuse_partial)
             self._client = PrometheusConnect(url=self._provider.address.rstrip("/"), session=session, retry=Retry(total=0))
         return self._client
@@ -91,3 +92,16 @@ class PrometheusBackend:
         warnings = answer.get("warnings") if isinstance(answer, dict) else None
         if warnings:
             raise MetricsUnavailable(f"{self._provider.address}: the answer is partial: {str(warnings)[:_SHOWN]}")
+
+
+def _session() -> Any:
+    """A session that sends long queries as forms, as the API allows; the client library puts them into the address, POST or not."""
+    import requests
+
+    class Session(requests.Session):
+        def request(self, method: str, url: str, params: Any = None, **more: Any) -> requests.Response:  # type: ignore[override]
+            if params and len(params.get("query", "")) > _LONG:
+                return super().request("POST", url, data=params, **more)
+            return super().request(method, url, params=params, **more)
+
+    return Session()

@@ -210,7 +210,7 @@ class Reconciler:
             return
         if state.resolved is None:
             state.memory = EvaluationMemory.from_status(policy, state.status)
-        state.resolved = policy
+        state.resolved, state.direct = policy, None
         state.accepted = AcceptedState(
             class_ref=policy.class_ref,
             workload=f"{policy.workload.kind}/{policy.workload.name}",

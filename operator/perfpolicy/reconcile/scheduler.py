@@ -5,21 +5,23 @@ cycle answers for all its policies. Verdicts are written at once; new numbers al
 
 Of many policies a cycle asks share by share, so that no answer is large, and the next share is on its way while one is judged; and it asks
 about the budgets of one share only, for those change once in ten steps: the others' stay as they were judged up to two cycles ago.
+
+After a cycle, while the next one is waited for, one query asks raw metrics about some of the policies whose rules are not loaded yet.
 """
 
 import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from perfpolicy.errors import MetricsUnavailable
+from perfpolicy.errors import MetricsUnavailable, RenderError
 from perfpolicy.evaluate.budget import BudgetOutcome
 from perfpolicy.evaluate.evaluation import Evaluation, evaluate
-from perfpolicy.evaluate.observation import Snapshot
+from perfpolicy.evaluate.observation import Direct, Snapshot
 from perfpolicy.policy.model import Policy, PolicyKey, Provider
 from perfpolicy.promql.queries import SHARES, share_of
 from perfpolicy.reconcile.queue import Work
@@ -29,6 +31,8 @@ from perfpolicy.vocabulary import Reason
 _log = logging.getLogger(__name__)
 _BREATH = 50
 """Policies evaluated before other tasks get a turn."""
+DIRECT = 10
+"""Policies whose raw metrics are asked for after a cycle at most: some 50 KB of query."""
 MANY = 1000
 """Above so many policies of a provider they are asked for in shares."""
 _GAP = 1.0
@@ -40,6 +44,9 @@ class Collector(Protocol):
 
     async def collect(self, provider: Provider, share: int | None = None, budgets: bool = True) -> Snapshot:
         """One cycle's samples of every policy of the provider, or of a share of them. Raises MetricsUnavailable."""
+
+    async def collect_directly(self, provider: Provider, policies: Sequence[Policy]) -> Snapshot:
+        """What the raw metrics of these policies of the provider say. Raises MetricsUnavailable and RenderError."""
 
     def forget(self, used: frozenset[Provider]) -> None:
         """Let go of every other provider."""
@@ -109,6 +116,8 @@ class Scheduler:
         """Whose budgets are asked about next, where policies are asked for in shares."""
         self._order = itertools.count()
         self._running: dict[Provider, asyncio.Task[None]] = {}
+        self._asked_directly: set[Provider] = set()
+        """Of which an answer about raw metrics is waited for."""
         self._wake = asyncio.Event()
 
     def poke(self, provider: Provider) -> None:
@@ -128,8 +137,8 @@ class Scheduler:
 
     async def run(self) -> None:
         """Run until cancelled; may be run again then."""
-        self._running.clear()
-        self._last.clear()
+        for memory in (self._running, self._last, self._asked_directly):
+            memory.clear()
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             while True:
@@ -171,6 +180,8 @@ class Scheduler:
         due = self._due.pop(provider, None)
         at = asyncio.get_running_loop().time() + pause
         self._schedule(provider, at if due is None else min(at, due))
+        # The next cycle comes in its time whatever becomes of this.
+        await self._evaluate_directly(provider, members)
 
     def _retire(self, provider: Provider) -> None:
         for memory in (self._intervals, self._started, self._last, self._turn):
@@ -237,6 +248,38 @@ class Scheduler:
                 await asyncio.sleep(0)
         return said_something
 
+    async def _evaluate_directly(self, provider: Provider, members: list[Member]) -> None:
+        """Evaluate some policies whose rules are not loaded by their raw metrics. Each is asked about once in a rule interval, those never
+        asked about first; the others, and all where no answer comes, stay as they are.
+        """
+        now = self._now()
+        due = [(key, state, policy) for key, state in members if (policy := state.resolved) is not None and _is_due(state, policy, now)]
+        if not due or provider in self._asked_directly:
+            return
+        due.sort(key=lambda each: (each[1].direct is not None, each[1].direct.asked if each[1].direct else now))
+        del due[DIRECT:]
+        for _, state, _ in due:
+            state.direct = Direct(now, state.direct.rows if state.direct is not None else {})
+        self._asked_directly.add(provider)
+        try:
+            answer = await self._collector.collect_directly(provider, [policy for _, _, policy in due])
+        except (MetricsUnavailable, RenderError) as error:
+            _log.debug("no raw metrics", extra={"provider": provider.address, "problem": str(error)})
+            return
+        except Exception:  # noqa: BLE001 - a defect met here must not end the evaluation of everybody; it is logged in full
+            _log.exception("raw metrics cannot be asked for", extra={"provider": provider.address})
+            return
+        finally:
+            self._asked_directly.discard(provider)
+        for key, state, policy in due:
+            if self._states.get(key) is not state or state.resolved is not policy or not state.memory.unrecorded:
+                continue
+            state.direct = Direct(now, answer.of(policy))
+            before, last = state.evaluation, self._last.get(provider, Snapshot())
+            after = self._evaluate_one(key, policy, state, last, self._now())
+            if before is not None and after is not None and verdicts(before) != verdicts(after):
+                self._enqueue(key, Work.STATUS)
+
     @staticmethod
     def _evaluate_one(
         key: PolicyKey, policy: Policy, state: PolicyState, answer: Snapshot | MetricsUnavailable, now: datetime
@@ -250,11 +293,18 @@ class Scheduler:
             if budgets is None:
                 return None
         try:
-            state.evaluation, state.memory = evaluate(policy, answer, state.memory, now, budgets)
+            state.evaluation, state.memory = evaluate(policy, answer, state.memory, now, budgets, state.direct)
         except Exception:  # noqa: BLE001 - a defect met by one policy must not end the evaluation of the others; it is logged in full
             _log.exception("a policy cannot be evaluated", extra={"policy": str(key)})
             return None
+        if not state.memory.unrecorded:
+            state.direct = None
         return state.evaluation
+
+
+def _is_due(state: PolicyState, policy: Policy, now: datetime) -> bool:
+    """Whether raw metrics may say something new of a policy whose rules are not loaded."""
+    return state.memory.unrecorded and (state.direct is None or now - state.direct.asked >= policy.metrics.provider.rule_interval)
 
 
 def _kept(policy: Policy, before: Evaluation | None) -> tuple[BudgetOutcome, ...] | None:

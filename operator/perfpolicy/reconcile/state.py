@@ -7,6 +7,7 @@ from functools import lru_cache
 from perfpolicy.api.status import Status
 from perfpolicy.evaluate.conditions import AcceptedState, ProgrammedState
 from perfpolicy.evaluate.evaluation import Evaluation, EvaluationMemory
+from perfpolicy.evaluate.observation import Direct
 from perfpolicy.policy.model import Policy
 from perfpolicy.reconcile.applier import Held
 
@@ -24,6 +25,8 @@ class PolicyState:
     """The policy as last accepted; None while it is not."""
     evaluation: Evaluation | None = None
     memory: EvaluationMemory = field(default_factory=EvaluationMemory)
+    direct: Direct | None = None
+    """What raw metrics say of it while its rules are not loaded."""
     packed_status: bytes = b""
     """The status in the cluster as far as we know, packed: as an object it would be half of a policy's memory, and is seldom looked at."""
     said: tuple[tuple[str, str], ...] = ()
