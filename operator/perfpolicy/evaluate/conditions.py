@@ -16,6 +16,7 @@ from perfpolicy.api.status import (
     MAX_ANTIPATTERNS,
     MAX_RESOURCES,
     MESSAGE_MAX,
+    AntiPatternStatus,
     ClassStatus,
     Condition,
     ResourceStatus,
@@ -24,8 +25,8 @@ from perfpolicy.api.status import (
 )
 from perfpolicy.errors import Problem
 from perfpolicy.evaluate import wire
-from perfpolicy.evaluate.evaluation import Evaluation
-from perfpolicy.policy.antipatterns import AntiPattern
+from perfpolicy.evaluate.evaluation import Evaluation, said_polled
+from perfpolicy.policy.antipatterns import AGGRESSIVE_POLLING, AntiPattern
 from perfpolicy.policy.model import ClassRef
 from perfpolicy.vocabulary import ConditionStatus, ConditionType, Reason, Verdict
 
@@ -137,9 +138,7 @@ def build_status(
         class_=_class(accepted, before),
         # While not accepted nothing is applied, so the last good children are still there.
         resources=before.resources if _refused(accepted) else programmed.resources[:MAX_RESOURCES],
-        anti_patterns=before.anti_patterns
-        if _refused(accepted)
-        else tuple(map(wire.anti_pattern, accepted.anti_patterns[:MAX_ANTIPATTERNS])),
+        anti_patterns=before.anti_patterns if _refused(accepted) else tuple(_anti_patterns(accepted, evaluation, before)),
         summary=measured.summary.model_copy(update={"workload": wire.cut(shown, 128)}),
     )
 
@@ -192,6 +191,12 @@ def _newsworthy(before: Verdict | None, now: Verdict) -> bool:
 def _verdicts(status: Status) -> dict[str, Verdict]:
     """By name; objectives are set apart, for one may be called like a threshold."""
     return {item.name: item.verdict for item in status.thresholds} | {f"objective {item.name}": item.verdict for item in status.objectives}
+
+
+def _anti_patterns(accepted: AcceptedState, evaluation: Evaluation | None, before: Status) -> Iterable[AntiPatternStatus]:
+    polled = said_polled(before) if evaluation is None else evaluation.polled
+    found = (*accepted.anti_patterns, *([AGGRESSIVE_POLLING] if polled else []))
+    return map(wire.anti_pattern, found[:MAX_ANTIPATTERNS])
 
 
 def _refused(accepted: AcceptedState) -> bool:

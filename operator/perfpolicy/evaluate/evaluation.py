@@ -11,8 +11,10 @@ from perfpolicy.evaluate.budget import BudgetOutcome
 from perfpolicy.evaluate.health import Health, health_of
 from perfpolicy.evaluate.maintenance import Maintenance, active
 from perfpolicy.evaluate.observation import STALE_INTERVALS, Direct, Reading, Snapshot, sample_name
+from perfpolicy.evaluate.polling import polled
 from perfpolicy.evaluate.text import exact
 from perfpolicy.evaluate.verdicts import Outcome, Threshold, Track, hold, judge, suspend, thresholds, unloaded
+from perfpolicy.policy.antipatterns import AGGRESSIVE_POLLING
 from perfpolicy.policy.model import Policy, Proxy
 from perfpolicy.promql import names
 from perfpolicy.promql.rules import revision
@@ -36,6 +38,8 @@ class Evaluation:
     """Proxies of the workload refuse what istiod sends them, as last measured."""
     maintenance: Maintenance | None = None
     """Planned maintenance that lasts."""
+    polled: bool = False
+    """Callers poll aggressively, as last measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class EvaluationMemory:
     unrecorded: bool = False
     """The backend answers, and has had no rules of this policy at all for less than three intervals: raw metrics are worth a question."""
     refused: bool = False
+    polled: bool = False
     expected: tuple[Policy, int] | None = None
     """The rules' revision and the policy it was computed for: computing it costs milliseconds, so it is done once per change."""
 
@@ -65,7 +70,8 @@ class EvaluationMemory:
         }
         budgets = {item.name: (item.verdict, item.since) for item in status.objectives}
         programmed = status.condition(ConditionType.PROGRAMMED)
-        return EvaluationMemory(tracks, budgets, refused=programmed is not None and programmed.reason is Reason.REJECTED)
+        refused = programmed is not None and programmed.reason is Reason.REJECTED
+        return EvaluationMemory(tracks, budgets, refused=refused, polled=said_polled(status))
 
 
 def evaluate(
@@ -102,6 +108,7 @@ def evaluate(
     known = source is Reason.OBSERVED
     refusing = _value(policy, reading, names.REFUSED) if known else None
     refused = policy.traffic.proxy != Proxy() and (memory.refused if refusing is None else refusing > 0)
+    polling = polled(policy, reading, memory.polled) if known else memory.polled
     evaluation = Evaluation(
         policy=policy,
         source=source,
@@ -113,9 +120,15 @@ def evaluate(
         served=_value(policy, measured, names.SERVED_RATE) if known or source is Reason.DIRECT_QUERIES else None,
         refused=refused,
         maintenance=maintenance,
+        polled=polling,
     )
     verdicts = {outcome.objective.name: (outcome.verdict, outcome.since) for outcome in budgets}
-    return evaluation, EvaluationMemory(tracks, verdicts, unloaded_since, unrecorded, refused, expected)
+    return evaluation, EvaluationMemory(tracks, verdicts, unloaded_since, unrecorded, refused, polling, expected)
+
+
+def said_polled(status: Status) -> bool:
+    """Whether a status lists aggressive polling."""
+    return any(found.name == AGGRESSIVE_POLLING.name for found in status.anti_patterns)
 
 
 def _judge(

@@ -1,9 +1,12 @@
-"""Legal specs that experience advises against: each with symptom, impact and solution. Pure; `lint` prints them, the status lists them."""
+"""Legal specs, and traffic, that experience advises against: each with symptom, impact and solution. Pure; `lint` prints those of the
+spec, the status lists all.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from math import ceil
+from typing import Final
 
 from perfpolicy.policy import model
 from perfpolicy.units import format_duration
@@ -18,6 +21,16 @@ class AntiPattern:
     symptom: str
     impact: str
     solution: str
+
+
+AGGRESSIVE_POLLING: Final = AntiPattern(
+    name="AggressivePolling",
+    path="spec.traffic.rateLimit",
+    symptom="more than a fifth of the requests are refused by limits (429), and callers send them all the same",
+    impact="callers that ask again at once get no answer sooner, and the proxies' work for them is taken from all others",
+    solution="let callers wait as Retry-After says, longer each time, or be told of changes instead of asking; raise a limit too low",
+)
+"""Of the traffic, so found where samples are judged (evaluate/polling.py). Without figures, each of which would be a status write."""
 
 
 def antipatterns(policy: model.Policy) -> tuple[AntiPattern, ...]:

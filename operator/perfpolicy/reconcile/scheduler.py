@@ -324,6 +324,7 @@ def verdicts(evaluation: Evaluation) -> tuple[object, ...]:
     return (
         evaluation.source,
         evaluation.refused,
+        evaluation.polled,
         evaluation.maintenance,
         tuple((outcome.verdict, outcome.reason) for outcome in evaluation.thresholds),
         tuple((outcome.verdict, outcome.reason) for outcome in evaluation.objectives),

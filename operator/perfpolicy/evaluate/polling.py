@@ -1,0 +1,33 @@
+"""Callers that go on asking although they are refused: the share of offered requests that is not judged, which our limits answered.
+
+Over spec.thresholds.window, so a burst is none. Found after three samples above a fifth, over after three below a tenth, as it was in
+between: an anti-pattern comes and goes with a status write. Not of policies that inject faults or cap concurrency: what those refuse
+says nothing of how often anybody asks.
+"""
+
+from typing import Final
+
+from perfpolicy.evaluate.observation import Reading, sample_name
+from perfpolicy.policy.model import Policy
+from perfpolicy.promql import names
+
+FOUND: Final = 0.2
+OVER: Final = 0.1
+SAMPLES: Final = 3
+
+
+def polled(policy: Policy, reading: Reading, before: bool) -> bool:
+    """Whether callers poll aggressively; `before`: as last said."""
+    if policy.traffic.proxy.concurrency is not None or any(route.fault is not None for route in policy.traffic.routes):
+        return False
+    interval = policy.metrics.provider.rule_interval
+    offered, judged = (reading.observe(sample_name(series), interval) for series in (names.OFFERED_RATE, names.JUDGED_RATE))
+    left = dict(judged.points)
+    shares = [
+        1 - left[time] / value if value >= policy.metrics.minimum_rate and value > 0 else 0.0
+        for time, value in offered.points
+        if time in left
+    ][-SAMPLES:]
+    if len(shares) == SAMPLES and min(shares) > FOUND:
+        return True
+    return before and not (len(shares) == SAMPLES and max(shares) < OVER)
