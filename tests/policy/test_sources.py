@@ -138,5 +138,40 @@ def test_a_custom_selector_that_is_none_is_refused_with_its_reason(text: str, re
         counters(text, "shops")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("1", "a number, and gives a scalar, not counters"),
+        ("time()", "a function call, and gives a scalar, not counters"),
+        ("scalar(jobs_total)", "a function call, and gives a scalar, not counters"),
+        ("-(1 + 2)", "an operation, and gives a scalar, not counters"),
+        ('"jobs_total"', "a text, and gives a string, not counters"),
+        ("jobs_total[5m]", "a range: write it without [...], and gives a range vector: samples, not the newest one"),
+        ("(jobs_total)[5m:1m]", "a subquery, and gives a range vector: samples, not the newest one"),
+        ("sum by (queue, code) (jobs_total)", "an aggregation, and gives several series, one for each queue, code"),
+        ("sum without (pod) (jobs_total)", "an aggregation, and gives several series, one for each set of labels without pod"),
+        ("sum by (queue) (bad_total) / sum by (queue) (jobs_total)", "an operation, and gives several series, one for each queue"),
+        ("100 * sum by (queue) (jobs_total)", "an operation, and gives several series, one for each queue"),
+        ("rate(bad_total[5m]) / rate(jobs_total[5m])", "an operation"),
+        ("time() - jobs_total", "an operation"),
+        ("sum(jobs_total)", "an aggregation"),
+        ("sum by () (jobs_total)", "an aggregation"),
+        ("vector(1)", "a function call"),
+    ],
+)
+def test_what_an_expression_gives_instead_of_counters_is_told(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match="must be one selector") as refusal:
+        counters(text, "shops")
+    assert str(refusal.value) == f'must be one selector of counters, such as jobs_total{{queue="mail"}}; this is {told}'
+
+
+def test_it_is_told_at_its_field() -> None:
+    ratio = "sum by (queue) (bad_total) / sum by (queue) (jobs_total)"
+    custom = {"metrics": {"source": "Custom", "custom": {"requests": "time()", "bad": ratio}}}
+    found = refused(custom, GRANTED)
+    assert found["spec.metrics.custom.requests"].endswith("this is a function call, and gives a scalar, not counters")
+    assert found["spec.metrics.custom.bad"].endswith("gives several series, one for each queue")
+
+
 def test_the_own_namespace_may_be_named() -> None:
     assert counters('jobs_total{namespace="shops"}', "shops").name == "jobs_total"

@@ -27,6 +27,7 @@ ISTIO_BOUNDS_MS: Final = tuple(
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _NAMESPACE: Final = "namespace"
+_SCALAR: Final = "a scalar, not counters"
 _OURS: Final = "perfpolicy:"
 _KINDS: Final = {
     "AggregateExpr": "an aggregation",
@@ -129,7 +130,9 @@ def counters(text: str, namespace: str) -> model.Counters:
         raise ValueError(f"does not parse as PromQL: {error}") from error
     if not isinstance(parsed, promql_parser.VectorSelector):
         kind = _KINDS.get(type(parsed).__name__, "something else")
-        raise ValueError(f'must be one selector of counters, such as jobs_total{{queue="mail"}}; this is {kind}')
+        given = _given(parsed)
+        told = f"{kind}, and gives {given}" if given else kind
+        raise ValueError(f'must be one selector of counters, such as jobs_total{{queue="mail"}}; this is {told}')
     if parsed.offset is not None or parsed.at is not None:
         raise ValueError("must be a plain selector, without offset and @: the rules say when it is read")
     if parsed.name is None:
@@ -139,6 +142,29 @@ def counters(text: str, namespace: str) -> model.Counters:
     if parsed.matchers.or_matchers:
         raise ValueError("`or` between matchers is not Prometheus' PromQL: use a regular expression, =~")
     return model.Counters(parsed.name, tuple(_matcher(matcher, namespace) for matcher in parsed.matchers.matchers))
+
+
+def _given(parsed: promql_parser.Expr) -> str:
+    """What an expression evaluates to that is no plain vector; empty: that."""
+    match parsed:
+        case promql_parser.NumberLiteral():
+            return _SCALAR
+        case promql_parser.StringLiteral():
+            return "a string, not counters"
+        case promql_parser.MatrixSelector() | promql_parser.SubqueryExpr():
+            return "a range vector: samples, not the newest one"
+        case promql_parser.ParenExpr() | promql_parser.UnaryExpr():
+            return _given(parsed.expr)
+        case promql_parser.Call():
+            return _SCALAR if str(parsed.func.return_type) == "ValueType.Scalar" else ""
+        case promql_parser.BinaryExpr():
+            left, right = _given(parsed.lhs), _given(parsed.rhs)
+            return left if left == right else next((given for given in (left, right) if given not in ("", _SCALAR)), "")
+        case promql_parser.AggregateExpr() if parsed.modifier is not None:
+            labels = ", ".join(parsed.modifier.labels)
+            every = str(parsed.modifier.type) == "AggModifierType.By"
+            return f"several series, one for each {labels if every else f'set of labels without {labels}'}" if labels else ""
+    return ""
 
 
 def _matcher(matcher: promql_parser.Matcher, namespace: str) -> tuple[str, str, str]:
