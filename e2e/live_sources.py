@@ -1,8 +1,9 @@
 """Policies measured by something else than Istio, all by the same requests: k6 -> `edge`, an Envoy -> `nu`, the lab's backend.
 
 `edge` is judged by Envoy's own statistics, `nu` by its native histogram, `jobs` by nu's counters, which its PromQL selects; `planned` by
-the same, but is in maintenance at first; `late` by the same, with rules evaluated late. No sidecars: nothing but the source tells them of a
-request. nu fails and is slow from its start, so that each has something to say.
+the same, but is in maintenance at first. No sidecars: nothing but the source tells them of a request. nu fails and is slow from its start,
+so that each has something to say. `late` has rules that are evaluated a minute late, over the counters of `beta` of the story's own. Bad to
+it is an answer that is not: there are too many until beta fails, and then there are more requests than it promised.
 """
 
 import json
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from e2e.live_policies import FAIL_RATIO, WINDOW_SECONDS
+from e2e.live_policies import ERROR_EVERY, FAIL_RATIO, FAULT_RATE, RATE, WINDOW_SECONDS
 from e2e.policies import API_VERSION
 from lab import workloads
 from lab.mesh_images import PROXY
@@ -22,8 +23,9 @@ NEWBORN = "newborn"
 """What follows `nu`, with the same workload: a policy of its own, whose rules are never written."""
 MAINTENANCE: Final = timedelta(seconds=90)
 """How long it lasts after the policies are there: into the first load, well before the end of the run."""
-OFFSET = timedelta(seconds=20)
-"""How late the rules of `late` are evaluated: more than three of their intervals, after which a sample is stale."""
+OFFSET = timedelta(minutes=1)
+"""How late the rules of `late` are evaluated: far more than three of their intervals, after which a sample is stale."""
+_BETA: Final = 'reporter="destination", destination_workload="beta"'
 LATENCY_MS = 160
 """Far from the bounds of any bucket that is told: classic (100, 250], native a tenth wide."""
 _ADMIN_PORT: Final = 9901
@@ -36,7 +38,10 @@ _METRICS: Final[Mapping[str, Mapping[str, Any]]] = {
     NU: {"source": "HTTP", "http": {"histogram": "Native"}},
     JOBS: _COUNTERS,
     PLANNED: _COUNTERS,
-    LATE: _COUNTERS,
+    LATE: {
+        "source": "Custom",
+        "custom": {"requests": f"istio_requests_total{{{_BETA}}}", "bad": f'istio_requests_total{{{_BETA}, response_code="200"}}'},
+    },
 }
 
 
@@ -58,14 +63,15 @@ def objects(namespace: str) -> list[dict[str, Any]]:
 def policy(name: str, namespace: str, class_name: str) -> dict[str, Any]:
     """A policy of one source; its promises are broken by nu's errors, not by its latency."""
     latency = [{"quantile": "p50", "max": "500ms"}, {"quantile": "p95", "max": "1s"}] if name in (EDGE, NU) else []
+    late = name == LATE
     spec = {
         "className": class_name,
         "workload": {"targetRef": {"group": "apps", "kind": "Deployment", "name": name}, "serviceRef": {"name": name}},
         "thresholds": {
             "window": f"{WINDOW_SECONDS}s",
             "latency": latency,
-            "errorRate": {"max": "5%"},
-            "throughput": {"max": "1000"},
+            "errorRate": {"max": f"{100 - 50 / ERROR_EVERY:g}%" if late else "5%"},
+            "throughput": {"max": f"{(RATE + FAULT_RATE) / 2:g}" if late else "1000"},
         },
         "objectives": [{"name": "availability", "sli": "Availability", "target": "99.9%", "windowDays": 30}],
         "metrics": dict(_METRICS[name]),

@@ -232,8 +232,10 @@ def _repaired(recorded: Recorded) -> None:
     _born(recorded)
     for name in NAMES:
         recorded.await_status(f"{name} repaired", name, _met, 80)
-    for name in (*(each for each in live_sources.SOURCES if each != live_sources.NU), live_sources.PLANNED, live_sources.LATE):
+    for name in (*(each for each in live_sources.SOURCES if each != live_sources.NU), live_sources.PLANNED):
         recorded.await_status(f"{name} judged", name, lambda shown: shown.violated() == {"errorRate"}, 20)
+    late = partial(recorded.history.of, live_sources.LATE, recorded.marks["fault"])
+    recorded.await_status("late noticed", live_sources.LATE, lambda _: any(map(_noticed, late())), 90)
 
 
 def _collect(recorded: Recorded) -> None:
@@ -289,6 +291,11 @@ def _measured_after(moment: datetime, shown: Shown) -> bool:
 
 def _met(shown: Shown) -> bool:
     return shown.condition("TargetsMet")[0] == "True"
+
+
+def _noticed(shown: Shown) -> bool:
+    """Whether `late` knows that beta fails: its one promise is kept again, the other broken."""
+    return shown.verdicts().get("errorRate") == "Met" and shown.violated() == {"throughputMax"}
 
 
 def _window_within(recorded: Recorded, start: datetime, samples: int) -> None:
