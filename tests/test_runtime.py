@@ -332,10 +332,11 @@ async def test_values_are_told_of_accepted_policies_by_the_leader_only(standby: 
     assert standby.runtime.evaluations() == []
 
 
-async def test_walks_are_counted_by_how_they_ended() -> None:
+async def test_walks_are_counted_and_at_debug_logged_by_how_they_ended(caplog: pytest.LogCaptureFixture) -> None:
     def walks(result: str) -> float:
         return REGISTRY.get_sample_value("perfpolicy_reconcile_total", {"result": result}) or 0.0
 
+    caplog.set_level("DEBUG", "perfpolicy")
     rejected, failed = walks("rejected"), walks("error")
     bench = Bench(election=False)
     await bench.until(lambda: walks("rejected") > rejected)
@@ -346,6 +347,8 @@ async def test_walks_are_counted_by_how_they_ended() -> None:
     bench.runtime.policy_seen(edited)
     await bench.until(lambda: walks("error") > failed)
     await bench.stop()
+    said = [(vars(record)["policy"], vars(record)["result"]) for record in caplog.records if record.getMessage() == "walked"]
+    assert (said[0], said[-1]) == (("ns/web", "rejected"), ("ns/web", "error"))
 
 
 async def test_a_burst_of_policies_costs_few_reads_and_one_status_each(monkeypatch: pytest.MonkeyPatch) -> None:

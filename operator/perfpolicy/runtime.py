@@ -371,8 +371,10 @@ class Runtime:
                 if self.policies.get(key) is None:
                     self.queue.forget(key)
             if result is not None:
+                seconds = time.monotonic() - started
                 RECONCILES.labels(result).inc()
-                RECONCILE_SECONDS.observe(time.monotonic() - started)
+                RECONCILE_SECONDS.observe(seconds)
+                _log.debug("walked", extra={"policy": str(key), "result": result, "seconds": round(seconds, 3)})
 
     async def _walk(self, key: PolicyKey, work: Work) -> Result | None:
         """How it ended; None where only the status was looked at."""

@@ -108,7 +108,8 @@ class Settings(BaseSettings):
     log_format: LogFormat = LogFormat.JSON
     """`json`: one object per line for log collectors; `text` for people."""
     log_level: LogLevel = LogLevel.INFO
-    """Lowest level that is logged. At `info` a converged operator is silent."""
+    """Lowest level that is logged. At `info` a converged operator is silent; `debug` adds each request to the API server and each walk over
+    a policy."""
 
     @field_validator("namespaces", mode="before")
     @classmethod

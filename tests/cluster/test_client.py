@@ -72,6 +72,24 @@ async def test_a_request_carries_body_type_and_token(api: ApiClient, server: Ser
     assert server.bodies == ['{"a": 1}']
 
 
+async def test_at_debug_each_request_and_its_answer_are_logged(
+    api: ApiClient, server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("DEBUG", "perfpolicy")
+    server.answer = lambda _: web.json_response({}, status=404)
+    with pytest.raises(ApiRejected):
+        await api.request("GET", "/api/v1/x")
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise OSError("away")
+
+    monkeypatch.setattr(api._rest, "request", away)
+    with pytest.raises(ApiUnavailable):
+        await api.request("PATCH", "/api/v1/y")
+    said = [(vars(record)["request"], vars(record)["code"]) for record in caplog.records if record.levelname == "DEBUG"]
+    assert said == [("GET /api/v1/x", 404), ("PATCH /api/v1/y", "error")]
+
+
 async def test_watches_take_no_connection_from_requests(configuration: Any, server: Server) -> None:
     async def never_ends(request: web.Request) -> web.StreamResponse:
         if "watch" not in request.query:

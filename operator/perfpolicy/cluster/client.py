@@ -10,6 +10,7 @@ in which a stopped process could still be wrong; no client can close them, as th
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -27,6 +28,7 @@ from perfpolicy.errors import ApiRejected, ApiUnavailable, NotLeading, SettingsE
 from perfpolicy.settings import Settings
 from perfpolicy.telemetry import API_REQUESTS
 
+_log = logging.getLogger(__name__)
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -148,11 +150,11 @@ class ApiClient:
             async with response:
                 content = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._heard_nothing(target)
+            self._heard_nothing(what, target)
             raise ApiUnavailable(f"{what}: {_describe(error)}") from error
         except RecursionError as error:
             raise ApiRejected(f"{what}: not sent, the body is nested too deeply", 400) from error
-        self._heard(target, response.status)
+        self._heard(what, target, response.status)
         if response.status >= 400:
             raise self._refusal(what, target, response, content)
         try:
@@ -175,7 +177,7 @@ class ApiClient:
             response: aiohttp.ClientResponse = answer.response
             async with response:
                 content = await response.read() if response.status >= 400 else b""
-                self._heard(target, response.status)
+                self._heard(what, target, response.status)
                 if response.status >= 400:
                     raise self._refusal(what, target, response, content)
                 opened = True
@@ -187,12 +189,13 @@ class ApiClient:
                 # The server is slow to end it, or the connection is dead: no problem unless the next request finds one.
                 return
             if not opened:
-                self._heard_nothing(target)
+                self._heard_nothing(what, target)
             raise ApiUnavailable(f"{what}: {_describe(error)}") from error
         except (ValueError, RecursionError) as error:
             raise _unreadable(what, error) from error
 
-    def _heard(self, target: Target, status: int) -> None:
+    def _heard(self, what: str, target: Target, status: int) -> None:
+        _log.debug("asked the API server", extra={"request": what, "code": status})
         API_REQUESTS.labels(target.verb, target.kind, str(status)).inc()
         self._answered_at = time.monotonic()
 
@@ -208,7 +211,8 @@ class ApiClient:
             return ApiUnavailable(f"{message} (credentials expired or revoked)")
         return ApiRejected(message, status, str(fields.get("reason") or ""))
 
-    def _heard_nothing(self, target: Target) -> None:
+    def _heard_nothing(self, what: str, target: Target) -> None:
+        _log.debug("asked the API server", extra={"request": what, "code": "error"})
         API_REQUESTS.labels(target.verb, target.kind, "error").inc()
 
     async def _headers(self, accept: str, extra: Mapping[str, str] | None) -> dict[str, str]:
