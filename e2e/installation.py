@@ -108,14 +108,14 @@ class Installation:
         tasks = (line.split() for line in ctr(self.cluster.lab, "tasks", "list").splitlines())
         os.kill(next(int(words[1]) for words in tasks if words[0] == container), number)
 
+    def requests(self, since: int) -> list[audit.Request]:
+        """What the operator's ServiceAccount asked of the API server since a position of the audit log."""
+        return [request for request in audit.requests(self.cluster.lab.audit_log, since, ACCOUNT) if request.user == ACCOUNT]
+
     def child_writes(self, since: int, namespace: str) -> list[audit.Request]:
         """What the operator wrote to children in a namespace since a position of the audit log."""
-        log = self.cluster.lab.audit_log
-        return [
-            request
-            for request in audit.requests(log, since)
-            if request.user == ACCOUNT and request.is_write and request.namespace == namespace and request.resource in _CHILDREN
-        ]
+        written = (request for request in self.requests(since) if request.is_write)
+        return [request for request in written if request.namespace == namespace and request.resource in _CHILDREN]
 
     def _environment(self) -> Mapping[str, str]:
         home = self.cluster.lab.directory / "helm"

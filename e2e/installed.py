@@ -47,6 +47,8 @@ class Installed:
     namespace: str
     seconds: float
     """From the first command of the README to the policy's Ready=True."""
+    since: int
+    """Position of the audit log before the first of them."""
 
     @property
     def cluster(self) -> Cluster:

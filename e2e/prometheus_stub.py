@@ -1,6 +1,6 @@
 """An address that stands before a real Prometheus and can stop being one: what a policy's class points at when its source must fail.
 
-It listens on this machine only. No shared component is stopped for it.
+It listens on this machine only, unless told another address. No shared component is stopped for it.
 """
 
 import json
@@ -24,16 +24,18 @@ class Mode(Enum):
 class PrometheusStub:
     """Use as a context manager; `mode` may be set at any time. SILENT requests are let go when it changes."""
 
-    def __init__(self, upstream: str, mode: Mode) -> None:
+    def __init__(self, upstream: str, mode: Mode, host: str = "127.0.0.1") -> None:
+        self.asked_as: set[tuple[str, str]] = set()
+        """Tenant and Authorization of the requests so far; empty texts where they had none."""
         self._upstream = upstream
         self._mode = mode
         self._changed = threading.Condition()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer((host, 0), self._handler())
 
     @property
     def url(self) -> str:
         """Its address."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://{self._server.server_address[0]!s}:{self._server.server_port}"
 
     @property
     def mode(self) -> Mode:
@@ -82,6 +84,7 @@ class PrometheusStub:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                stub.asked_as.add((self.headers.get("X-Scope-OrgID", ""), self.headers.get("Authorization", "")))
                 answer = stub.answer(self.path)
                 if answer is None:
                     return

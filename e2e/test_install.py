@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +20,14 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e.cluster import Cluster
-from e2e.installation import CRDS, NAMESPACE, RELEASE, ROOT, Installation, readme_commands
+from e2e.cluster import OPERATOR_AGENT, Cluster
+from e2e.installation import ACCOUNT, CRDS, NAMESPACE, RELEASE, ROOT, Installation, readme_commands
 from e2e.installed import Installed, web_policy
 from e2e.policies import API_VERSION
+from e2e.prometheus_stub import Mode, PrometheusStub
+from e2e.proofs import evict
 from e2e.waiting import eventually, throughout
-from lab import audit, operator_image, workloads
+from lab import audit, images, operator_image, prometheus, workloads
 from lab.errors import CommandError
 from lab.lab import Lab
 
@@ -98,17 +101,17 @@ def installed(empty: Installation, say: Say) -> Iterator[Installed]:
     namespace = f"install-{secrets.token_hex(3)}"
     commands = readme_commands()
     assert any("helm install" in command for command in commands), commands
-    began = time.monotonic()
+    since, began = audit.position(empty.cluster.lab.audit_log), time.monotonic()
     for command in commands:
         started = time.monotonic()
         empty.shell(command)
         say(f"$ {' '.join(command.split())}  ({time.monotonic() - started:.1f} s)")
     labels = {**RESTRICTED, **DEVELOPMENT}
     empty.cluster.apply(workloads.namespace(namespace, injected=False, labels=labels), web_policy(namespace))
-    made = Installed(empty, namespace, 0)
+    made = Installed(empty, namespace, 0, since)
     try:
         eventually(made.ready, seconds=90)
-        yield Installed(empty, namespace, time.monotonic() - began)
+        yield Installed(empty, namespace, time.monotonic() - began, since)
     finally:
         for pod in empty.pods():
             print(f"--- log of {pod}\n{empty.cluster.kubectl('logs', '-n', NAMESPACE, pod, '--tail=100')}")
@@ -131,7 +134,12 @@ def test_the_readme_leads_from_an_empty_cluster_to_a_ready_policy_within_a_minut
     assert kinds == without_sidecar
 
 
-LOOK = """
+TOOLS = ("pip", "pip3", "gcc", "g++", "cc", "c++", "clang", "rustc", "go", "as", "ld", "make", "buildah", "cyclonedx-py")
+LOOK = (
+    f"""
+PROGRAMS = {TOOLS}
+"""
+    + """
 import importlib.metadata, importlib.util, json, os, shutil
 try:
     open("/opt/perfpolicy/x", "w")
@@ -142,11 +150,12 @@ print(json.dumps({
     "ids": [os.getuid(), os.getgid()],
     "writable": writable,
     "modules": [name for name in ("pip", "ensurepip", "hatchling", "cyclonedx_py") if importlib.util.find_spec(name)],
-    "programs": [name for name in ("pip", "pip3", "gcc", "cc", "make", "buildah") if shutil.which(name)],
+    "programs": [name for name in PROGRAMS if shutil.which(name)],
     "packages": sorted(f"{d.name}=={d.version}".lower().replace("_", "-") for d in importlib.metadata.distributions()),
     "sbom": json.load(open("/opt/perfpolicy/sbom.cdx.json")),
 }))
 """
+)
 
 
 def test_the_image_holds_the_locked_packages_and_its_bill_of_materials_and_no_tools(installed: Installed) -> None:
@@ -160,6 +169,11 @@ def test_the_image_holds_the_locked_packages_and_its_bill_of_materials_and_no_to
     listed = {f"{item['name']}=={item['version']}".lower().replace("_", "-") for item in found["sbom"]["components"]}
     assert listed == set(locked)
     assert found["sbom"]["metadata"]["component"]["version"] == version
+    said = images.archive_config(operator_image.build())
+    labels = {key.removeprefix("org.opencontainers.image."): value for key, value in said["Labels"].items()}
+    assert (said["User"], labels["title"], labels["version"], labels["licenses"]) == ("65532:65532", "perfpolicy", version, "Apache-2.0")
+    assert labels["description"]
+    assert re.fullmatch("[0-9a-f]{40}|unknown", labels["revision"])
 
 
 def test_two_operators_run_and_one_leads(installed: Installed) -> None:
@@ -168,6 +182,9 @@ def test_two_operators_run_and_one_leads(installed: Installed) -> None:
     assert all(pod.ready for pod in pods.values()), "a warm standby is ready too"
     leading = {name for name in pods if installed.it.metric(name, "perfpolicy_leader") == 1}
     assert leading == {installed.it.leader()}
+    # As docs/install.md asks, by way of the Service the ServiceMonitor reads.
+    asked = re.findall(r"^\$ (kubectl get --raw .*readyz.*)$", (ROOT / "docs/install.md").read_text(), re.MULTILINE)
+    assert [json.loads(installed.it.shell(command))["ready"] for command in asked] == [True]
 
 
 def test_helm_test_passes(installed: Installed, say: Say) -> None:
@@ -287,6 +304,16 @@ def test_a_class_that_is_not_meant_for_a_namespace_is_of_no_use_there(installed:
     assert installed.cluster.get("networkpolicy", "reserved", may_not.name) is None
 
 
+def test_the_operator_asks_as_its_service_account_and_is_refused_nothing(installed: Installed) -> None:
+    log = installed.cluster.lab.audit_log
+    assert {one.user for one in audit.requests(log, installed.since, OPERATOR_AGENT) if one.agent.startswith(OPERATOR_AGENT)} == {ACCOUNT}
+    asked = installed.it.requests(installed.since)
+    assert {("patch", "deployments"), ("patch", "performancepolicies/status"), ("update", "leases")} <= {
+        (one.verb, one.resource) for one in asked
+    }
+    assert [one for one in asked if one.unauthorized] == []
+
+
 def test_a_killed_leader_is_replaced_within_twenty_seconds(installed: Installed, say: Say) -> None:
     leader, other = installed.it.settled()
     since, began = audit.position(installed.cluster.lab.audit_log), datetime.now(UTC)
@@ -301,8 +328,12 @@ def test_a_killed_leader_is_replaced_within_twenty_seconds(installed: Installed,
 def test_a_terminated_leader_is_replaced_within_three_seconds(installed: Installed, say: Say) -> None:
     leader, other = installed.it.settled()
     since, began = audit.position(installed.cluster.lab.audit_log), datetime.now(UTC)
-    installed.cluster.kubectl("delete", "pod", leader, "-n", NAMESPACE, "--wait=false")
-    seconds = installed.seconds_to_a_write_of(installed.it.pods()[other].address, since, began, limit=10)
+    # As a drain does, which the disruption budget does not let take both.
+    assert evict(installed.cluster, NAMESPACE, leader) == ""
+    with ThreadPoolExecutor() as beside:
+        refused = beside.submit(evict, installed.cluster, NAMESPACE, other, dry_run=True)
+        seconds = installed.seconds_to_a_write_of(installed.it.pods()[other].address, since, began, limit=10)
+    assert "disruption budget" in refused.result()
     say(f"leader terminated → next write by the other: {seconds:.1f} s")
     assert seconds <= 3
 
@@ -322,17 +353,24 @@ def test_upgrade_rollback_uninstall_and_reinstall_disturb_no_child_and_no_pod(in
     eventually(lambda: "nextVersion" not in cluster.kubectl("explain", "pp.spec"))
     assert it.pods() == operators, "a CRD's upgrade is no reason to restart the operator"
 
-    began = time.monotonic()
-    # As docs/install.md says, with all options on: nothing but a real API server judges a ServiceMonitor.
-    options = ",".join(f"{name}.enabled=true" for name in ("serviceMonitor", "alerts", "dashboard"))
-    changes = ("--set", f"log.level=debug,{options}")
-    it.helm("upgrade", RELEASE, str(ROOT / "charts" / RELEASE), "--reset-then-reuse-values", *changes, "--wait", "--timeout", "60s")
-    installed_options = cluster.kubectl("get", f"servicemonitor/{RELEASE}", f"prometheusrule/{RELEASE}", "-n", NAMESPACE, "-o", "name")
-    assert len(installed_options.split()) == 2
-    say(f"upgrade of the operator: {time.monotonic() - began:.1f} s")
-    began = time.monotonic()
-    it.helm("rollback", RELEASE, "--wait", "--timeout", "60s")
-    say(f"rollback of the operator: {time.monotonic() - began:.1f} s")
+    with PrometheusStub(prometheus.url(cluster.lab), Mode.PASS, host=cluster.lab.host) as mimir:
+        cluster.kubectl("create", "secret", "generic", "prometheus-token", "-n", NAMESPACE, "--from-literal=token=e2e")
+        began = time.monotonic()
+        # As docs/install.md says, with all options on: nothing but a real API server judges a ServiceMonitor.
+        options = ",".join(f"{name}.enabled=true" for name in ("serviceMonitor", "alerts", "dashboard"))
+        asked = f"prometheus.address={mimir.url},prometheus.tenant=team-a,prometheus.auth.secretName=prometheus-token"
+        changes = ("--set", f"log.level=debug,{options},{asked}")
+        it.helm("upgrade", RELEASE, str(ROOT / "charts" / RELEASE), "--reset-then-reuse-values", *changes, "--wait", "--timeout", "60s")
+        installed_options = cluster.kubectl("get", f"servicemonitor/{RELEASE}", f"prometheusrule/{RELEASE}", "-n", NAMESPACE, "-o", "name")
+        assert len(installed_options.split()) == 2
+        say(f"upgrade of the operator: {time.monotonic() - began:.1f} s")
+        eventually(lambda: "PerfPolicyNoLeader" in _alerts_loaded(cluster.lab))
+        eventually(lambda: {"walked", "asked the API server"} <= _logged_at_debug(it))
+        eventually(lambda: bool(mimir.asked_as))
+        assert mimir.asked_as == {("team-a", "Bearer e2e")}
+        began = time.monotonic()
+        it.helm("rollback", RELEASE, "--wait", "--timeout", "60s")
+        say(f"rollback of the operator: {time.monotonic() - began:.1f} s")
 
     began = time.monotonic()
     it.helm("uninstall", RELEASE, "--wait", "--timeout", "60s")
@@ -368,6 +406,17 @@ def _add_a_field(chart: Path) -> None:
     pytest.fail(f"{chart} has no CRD of PerformancePolicy")
 
 
+def _logged_at_debug(it: Installation) -> set[str]:
+    """Events in the leader's log, which is JSON lines, of that level."""
+    lines = map(json.loads, it.cluster.kubectl("logs", "-n", NAMESPACE, it.leader()).splitlines())
+    return {line["event"] for line in lines if line["level"] == "debug"}
+
+
+def _alerts_loaded(lab: Lab) -> set[str]:
+    """Names of the rules the lab's Prometheus evaluates without an error."""
+    return {rule["name"] for group in prometheus.rule_groups(lab) for rule in group["rules"] if rule["health"] == "ok"}
+
+
 def _terminating(cluster: Cluster, namespace: str) -> list[str]:
     """What of ours is being deleted and not gone."""
     kinds = "pp,all,networkpolicy,virtualservice,destinationrule,peerauthentication,authorizationpolicy,prometheusrule,configmap"
@@ -391,6 +440,8 @@ def test_the_operator_stays_up_and_says_what_is_missing_and_recovers_by_itself(i
     cluster.kubectl("delete", "crd", crd)
     try:
         eventually(lambda: "PeerAuthentication" in _said(installed, "Programmed", "DependencyMissing"))
+        eventually(lambda: it.metric(leader, "perfpolicy_policies", condition="Programmed", status="False") >= 1)
+        eventually(lambda: 'perfpolicy_watch_age_seconds{kind="peerauthentications"}' not in it.ask(leader, "/metrics")[1])
         eventually(lambda: _said(installed, "MetricsAvailable", "SourceUnreachable"), seconds=60)
         cluster.lab.apply([_without(role, "destinationrules")])
         cluster.delete("destinationrule", "web", installed.namespace)
@@ -401,7 +452,6 @@ def test_the_operator_stays_up_and_says_what_is_missing_and_recovers_by_itself(i
         assert "peerauthentications.security.istio.io" in told["absentKinds"]
         assert any(name.endswith(" destinationrules") and "forbidden" in why for name, why in told["problems"].items()), told
         assert any(name.startswith("metrics http://prometheus.") for name in told["problems"]), told
-        assert it.metric(leader, "perfpolicy_policies", condition="Programmed", status="False") >= 1
         assert it.metric(leader, "perfpolicy_prometheus_queries_total", result="error") >= 1
         assert it.metric(leader, "perfpolicy_api_requests_total", code="403") >= 1
     finally:
@@ -412,26 +462,41 @@ def test_the_operator_stays_up_and_says_what_is_missing_and_recovers_by_itself(i
     eventually(installed.ready, seconds=60)
     eventually(lambda: installed.conditions()["MetricsAvailable"][1] != "SourceUnreachable", seconds=60)
     say(f"all repaired → Ready and measured again: {time.monotonic() - began:.1f} s")
+    eventually(lambda: it.metric(leader, "perfpolicy_policies", condition="Programmed", status="False") == 0)
+    report = json.loads(it.ask(leader, "/readyz?verbose")[1])
+    assert "peerauthentications.security.istio.io" not in report["absentKinds"]
+    # What was refused is told for a while: nobody tells an operator of a right it was given.
+    assert [name for name in report["problems"] if name.startswith(("metrics ", "watch "))] == []
     assert it.pods() == pods, "no operator restarted"
 
 
-def test_an_installation_for_some_namespaces_needs_nothing_cluster_wide(installed: Installed, say: Say) -> None:
+def test_an_installation_for_some_namespaces_needs_nothing_cluster_wide_and_waits_for_the_crds(installed: Installed, say: Say) -> None:
     it, cluster = installed.it, installed.cluster
-    cluster.kubectl("patch", "pp", "web", "-n", installed.namespace, "--type=merge", "-p", '{"spec":{"className":"development"}}')
     it.helm("uninstall", RELEASE, "--wait", "--timeout", "60s")
+    # As docs/install.md takes every policy away.
+    it.helm("uninstall", CRDS, "--wait", "--timeout", "60s")
+    cluster.kubectl("delete", "crd", *OUR_CRDS, "--timeout=60s")
+    eventually(lambda: cluster.names("deployment,networkpolicy,virtualservice", installed.namespace) == set(), seconds=60)
     # Its rights go before its pods do, so the leader cannot release it, and the next one would wait for its end.
     cluster.kubectl("delete", "lease", RELEASE, "-n", NAMESPACE, "--ignore-not-found")
     began = time.monotonic()
-    scope = f"scope.namespaces={{{installed.namespace}}}"
-    it.helm("install", RELEASE, str(ROOT / "charts" / RELEASE), "--set", scope, "--wait", "--timeout", "60s")
+    # With Roles only there is no class in the release, so Helm does not miss the CRDs: the operator does.
+    changes = ("--set", f"scope.namespaces={{{installed.namespace}}},settings.discovery=1")
+    it.helm("install", RELEASE, str(ROOT / "charts" / RELEASE), *changes, "--wait", "--timeout", "60s")
+    leader, _ = it.settled()
+    pods = it.pods()
+    assert "performancepolicies.perfpolicy.io" in json.loads(it.ask(leader, "/readyz?verbose")[1])["absentKinds"]
+    it.helm("install", CRDS, str(ROOT / "charts" / CRDS), "--wait")
+    cluster.apply(web_policy(installed.namespace))
+    eventually(installed.ready, seconds=60)
+    say(f"installation for one namespace, before the CRDs → Ready there: {time.monotonic() - began:.1f} s")
+    assert it.pods() == pods, "no operator restarted"
+    report = json.loads(it.ask(leader, "/readyz?verbose")[1])
+    assert report["problems"] == {}
+    assert "performancepolicies.perfpolicy.io" not in report["absentKinds"]
     kinds = "clusterrole,clusterrolebinding,performanceclass,validatingadmissionpolicy,validatingadmissionpolicybinding"
     assert cluster.kubectl("get", kinds, "-l", f"app.kubernetes.io/instance={RELEASE}", "-o", "name") == ""
-    leader, _ = it.settled()
-    disturbed = installed.drift()
-    eventually(lambda: installed.service() not in ("", disturbed))
-    eventually(installed.ready)
-    say(f"installation for one namespace → repairs there: {time.monotonic() - began:.1f} s")
-    assert json.loads(it.ask(leader, "/readyz?verbose")[1])["problems"] == {}
+    it.helm("test", RELEASE, "--timeout", "60s")
 
 
 def _said(installed: Installed, condition: str, reason: str) -> str:

@@ -113,6 +113,20 @@ def archive_reference(tar: Path) -> tuple[str, str]:
     return names.get("io.containerd.image.name") or names["org.opencontainers.image.ref.name"], entry["digest"]
 
 
+def archive_config(tar: Path) -> dict[str, Any]:
+    """What the one image in an OCI layout tar says of itself: `User`, `Labels`, `Entrypoint` and so on."""
+    with tarfile.open(tar) as archive:
+
+        def read(digest: str) -> Any:
+            member = archive.extractfile(f"blobs/{digest.replace(':', '/')}")
+            if member is None:
+                raise ValueError(f"{tar} has no {digest}")
+            return json.load(member)
+
+        manifest = read(archive_reference(tar)[1])
+        return dict(read(manifest["config"]["digest"])["config"])
+
+
 def debian_rootfs(packages: Sequence[str]) -> Path:
     """A tar of a minimal Debian with `packages`, made by debootstrap once (about a minute) and cached. Needs root."""
     wanted = sorted(set(packages))

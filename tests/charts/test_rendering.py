@@ -290,6 +290,22 @@ def test_the_operator_reaches_what_it_needs_and_nothing_else() -> None:
     assert not selects(one(manifests, "NetworkPolicy")["spec"]["podSelector"], one(manifests, "Pod")["metadata"]["labels"])
 
 
+def test_the_service_monitor_finds_the_operators_metrics_under_the_job_the_alerts_read() -> None:
+    manifests = helm.template(EVERYTHING)
+    monitor, service, deployment = (one(manifests, kind, "perfpolicy-main") for kind in ("ServiceMonitor", "Service", "Deployment"))
+    pod = deployment["spec"]["template"]
+    assert selects(monitor["spec"]["selector"], service["metadata"]["labels"])
+    assert selects({"matchLabels": service["spec"]["selector"]}, pod["metadata"]["labels"])
+    (endpoint,), (port,) = monitor["spec"]["endpoints"], service["spec"]["ports"]
+    assert (endpoint["port"], endpoint["path"]) == (port["name"], "/metrics")
+    assert port["targetPort"] in {each["name"] for each in pod["spec"]["containers"][0]["ports"]}
+    # Prometheus' job is the Service's name, unless a jobLabel says otherwise; the test's own Service is not scraped.
+    assert "jobLabel" not in monitor["spec"]
+    expressions = [rule["expr"] for group in one(manifests, "PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
+    assert all(f'job="{service["metadata"]["name"]}"' in expression for expression in expressions)
+    assert not selects(monitor["spec"]["selector"], one(manifests, "Service", "perfpolicy-main-test")["metadata"]["labels"])
+
+
 def test_who_may_scrape_can_be_limited() -> None:
     manifests = helm.template(EVERYTHING)
     operator = _operator(manifests)
