@@ -103,7 +103,12 @@ EVERYTHING: Final[Mapping[str, Any]] = {
         "apiServerPorts": [6443],
         "extraEgress": [{"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"port": 9090, "protocol": "TCP"}]}],
     },
-    "serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "monitoring"}},
+    "serviceMonitor": {
+        "enabled": True,
+        "interval": "15s",
+        "metricRelabelings": [{"sourceLabels": ["__name__"], "regex": "perfpolicy_(threshold|objective|health)_.*", "action": "drop"}],
+        "labels": {"release": "monitoring"},
+    },
     "alerts": {"enabled": True, "labels": {"release": "monitoring"}},
     "dashboard": {"enabled": True, "labels": {"grafana_folder": "platform"}},
 }

@@ -393,6 +393,7 @@ OTHER: dict[str, Any] = {
     "networkPolicy.apiServerPorts": [7443],
     "networkPolicy.extraEgress": [{"to": [{"ipBlock": {"cidr": "198.51.100.0/24"}}]}],
     "serviceMonitor.interval": "7s",
+    "serviceMonitor.metricRelabelings": [{"regex": "other", "action": "labeldrop"}],
     "serviceMonitor.labels": {"other": "x"},
     "alerts.labels": {"other": "x"},
     "dashboard.labels": {"other": "x"},
