@@ -359,7 +359,9 @@ def test_upgrade_rollback_uninstall_and_reinstall_disturb_no_child_and_no_pod(in
         # As docs/install.md says, with all options on: nothing but a real API server judges a ServiceMonitor.
         options = ",".join(f"{name}.enabled=true" for name in ("serviceMonitor", "alerts", "dashboard"))
         asked = f"prometheus.address={mimir.url},prometheus.tenant=team-a,prometheus.auth.secretName=prometheus-token"
-        changes = ("--set", f"log.level=debug,{options},{asked}")
+        dropped = [{"sourceLabels": ["__name__"], "regex": "perfpolicy_threshold_.*", "action": "drop"}]
+        relabelled = ("--set-json", f"serviceMonitor.metricRelabelings={json.dumps(dropped)}")
+        changes = ("--set", f"log.level=debug,{options},{asked}", *relabelled)
         it.helm("upgrade", RELEASE, str(ROOT / "charts" / RELEASE), "--reset-then-reuse-values", *changes, "--wait", "--timeout", "60s")
         installed_options = cluster.kubectl("get", f"servicemonitor/{RELEASE}", f"prometheusrule/{RELEASE}", "-n", NAMESPACE, "-o", "name")
         assert len(installed_options.split()) == 2
