@@ -1,6 +1,6 @@
 """Asks the API server without a kubectl process for each question: what the tests ask again and again while they wait, or of many objects.
 
-What a user does (apply, label, patch, delete) is still done with kubectl.
+What a user does (apply, label, patch, delete) is still done with kubectl, but for what seconds are counted from.
 """
 
 import json
@@ -60,6 +60,20 @@ class Api:
         impersonated = {"Impersonate-User": user, "Impersonate-Group": "system:authenticated"} if user else {}
         status, body = self._ask("POST", path, {"dryRun": "All", "fieldValidation": "Strict"}, impersonated, manifest)
         return status, "" if status == 201 else str(json.loads(body)["message"])
+
+    def delete(self, kind: str, name: str, namespace: str) -> None:
+        """Delete an object, if there is one, and do not wait for what follows."""
+        path = self.resource(kind).path(namespace, name)
+        status, body = self._ask("DELETE", path, {}, {})
+        if status not in (200, 202, 404):
+            raise CommandError(f"DELETE {path}: {status} {body.decode()}")
+
+    def evict(self, pod: str, namespace: str, *, dry_run: bool = False) -> str:
+        """Ask the eviction API for a pod, as a drain does; the refusal, empty where it goes."""
+        options = {"deleteOptions": {"dryRun": ["All"]}} if dry_run else {}
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}, **options}
+        status, body = self._ask("POST", f"{self.resource('pods').path(namespace, pod)}/eviction", {}, {}, eviction)
+        return "" if status == 201 else str(json.loads(body)["message"])
 
     def resource(self, word: str) -> Resource:
         """What kubectl understands by a word (a kind, its plural, a short name, `plural.group`); CommandError where it knows none."""

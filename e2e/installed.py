@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from e2e.api import api_of
 from e2e.cluster import Cluster
 from e2e.installation import Installation
 from e2e.policies import API_VERSION
@@ -82,7 +83,7 @@ class Installed:
     def drift(self) -> str:
         """Delete the policy's Service; its UID."""
         uid = self.service()
-        self.cluster.delete("service", "web", self.namespace)
+        api_of(self.cluster.lab.kubeconfig).delete("service", "web", self.namespace)
         return uid
 
     def service(self) -> str:

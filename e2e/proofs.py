@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from math import sqrt
 from typing import Any
 
+from e2e.api import api_of
 from e2e.asking import Answer
 from e2e.cluster import Cluster
 from e2e.waiting import eventually
@@ -363,14 +364,7 @@ def statuses(answers: Any) -> str:
 
 def evict(cluster: Cluster, namespace: str, pod: str, *, dry_run: bool = False) -> str:
     """Ask the eviction API for a pod, as a drain does; the refusal, empty where it goes."""
-    metadata = {"name": pod, "namespace": namespace}
-    options = {"deleteOptions": {"dryRun": ["All"]}} if dry_run else {}
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata, **options}
-    try:
-        cluster.kubectl("create", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction", "-f", "-", input=json.dumps(eviction))
-    except CommandError as error:
-        return str(error)
-    return ""
+    return api_of(cluster.lab.kubeconfig).evict(pod, namespace, dry_run=dry_run)
 
 
 def endpoints(world: World, service: str) -> set[str]:
