@@ -6,6 +6,8 @@ policies have; tests/promql plays it with steps of a third of a second, and what
 `prometheus`, or one on PATH; no cluster. `python -m bench.alert_chains`.
 """
 
+import math
+import sys
 import tempfile
 import threading
 import time
@@ -185,6 +187,19 @@ class Story:
     chains: tuple[Chain, ...]
     blocks: tuple[Block, ...]
 
+    def problems(self) -> list[str]:
+        """Alerts that were silent in between, and blocks that lost or doubled a step."""
+        silent = [
+            f"{labels['objective']} {labels['short']} & {labels['long']}: silent at {chain.silent} of {chain.held} evaluations"
+            for chain in self.chains
+            if chain.silent and (labels := chain.rule.labels)
+        ]
+        return silent + [
+            f"a block of {block.requests:,.0f} requests, but its steps have {block.steps:,.0f}"
+            for block in self.blocks
+            if not math.isclose(block.requests, block.steps, rel_tol=1e-6)
+        ]
+
 
 def play(folder: Path, program: Path, step: timedelta, groups: tuple[RuleGroup, ...] | None = None) -> Story:
     """Everything fails until each alert that crosses groups has fired for a whole block, then nothing until each is resolved; then
@@ -303,6 +318,9 @@ def main(step: float) -> None:
     console.print(chain_table(story))
     for each in story.blocks:
         console.print(f"a block of {each.requests:,.0f} requests, its steps {each.steps:,.0f}, after {each.missing} that are missing")
+    for problem in story.problems():
+        console.print(f"MISSED: {problem}")
+    sys.exit(bool(story.problems()))
 
 
 if __name__ == "__main__":
