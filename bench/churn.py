@@ -6,6 +6,7 @@ deleted. A quarter of the time more, before, is warm-up and not judged. Needs a 
 """
 
 import asyncio
+import io
 import json
 import math
 import random
@@ -283,7 +284,7 @@ def main(lab: str, minutes: float, rate: float, policies: int, output: Path | No
     verdict = asyncio.run(measure(cluster, minutes, rate, policies, console))
     show(verdict, console)
     if document:
-        text = Console(record=True, quiet=True, width=110)
+        text = Console(record=True, file=io.StringIO(), width=110)
         show(verdict, text)
         write_document("churn", f"{machine()}\n\n```text\n{text.export_text().strip()}\n```", {"churn": memory_picture(verdict)})
     if output is not None:
