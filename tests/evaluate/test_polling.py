@@ -73,6 +73,14 @@ def test_a_burst_within_good_samples_is_none() -> None:
     assert not evaluate(POLICY, found, EvaluationMemory(), NOW)[0].polled
 
 
+@pytest.mark.parametrize("garbage", ["", [NOW.timestamp() - 1, "NaN"], [NOW.timestamp() - 1, "+Inf"]])
+def test_garbage_among_the_samples_is_no_sample(garbage: object) -> None:
+    times = [(NOW - STEP * number).timestamp() for number in reversed(range(3))]
+    rates = ((names.OFFERED_RATE, "100"), (names.JUDGED_RATE, "10"))
+    found = answer(POLICY, {name: [*([time, rate] for time in times), garbage] for name, rate in rates})
+    assert evaluate(POLICY, found, EvaluationMemory(), NOW + timedelta(seconds=1))[0].polled
+
+
 def test_what_faults_and_a_cap_refuse_says_nothing_of_callers() -> None:
     fault = model.Fault(None, Decimal(0), 503, Decimal("0.5"))
     faulty = replace(POLICY, traffic=replace(POLICY.traffic, routes=(a.a_route(fault=fault),)))

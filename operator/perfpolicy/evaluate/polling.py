@@ -22,10 +22,10 @@ def polled(policy: Policy, reading: Reading, before: bool) -> bool:
         return False
     interval = policy.metrics.provider.rule_interval
     offered, judged = (reading.observe(sample_name(series), interval) for series in (names.OFFERED_RATE, names.JUDGED_RATE))
-    left = dict(judged.points)
+    left = {time: value for value, time in judged.since(None)}
     shares = [
         1 - left[time] / value if value >= policy.metrics.minimum_rate and value > 0 else 0.0
-        for time, value in offered.points
+        for value, time in offered.since(None)
         if time in left
     ][-SAMPLES:]
     if len(shares) == SAMPLES and min(shares) > FOUND:
