@@ -203,6 +203,20 @@ async def test_a_standby_that_becomes_the_leader_works_at_once(standby: Bench) -
     assert standby.runtime.leads
 
 
+async def test_what_changed_while_nobody_led_comes_first(standby: Bench) -> None:
+    for name in ("a", "b", "c", "d"):
+        seen = {**a_policy(), "metadata": {**a_policy()["metadata"], "name": name}}
+        standby.api.policies.append(seen)
+        standby.runtime.policy_seen(seen)
+    for name in ("d", "c", "gone"):
+        standby.runtime.queue.add(PolicyKey("ns", name))
+    assert standby.election is not None
+    standby.election.set(True)
+    await standby.until(lambda: len(standby.api.statuses()) == 5)
+    written = [path.split("/")[-2] for path, _ in standby.api.writes if path.endswith("/status")]
+    assert written[:2] == ["c", "d"]
+
+
 async def test_classes_that_came_changed_or_went_unseen_are_found_by_looking(standby: Bench) -> None:
     for name in ("changed", "gone"):
         standby.runtime.class_seen(shown_class(name, 1))

@@ -248,15 +248,18 @@ class Runtime:
     async def _lead(self) -> None:
         """What only the leader does, until cancelled: walk every policy, and then whatever changes.
 
-        Begins with what is in the cluster: what an earlier leadership of this process remembers was changed by another leader since.
+        Begins with what is in the cluster: what an earlier leadership of this process remembers was changed by another leader since. What
+        changed last, with nobody to follow it, comes first.
         """
+        changed = self.queue.latest()
         self._reconciler.reset()
         self.queue.clear()
         if self._election is not None:
             # What the former leader wrote last may not have been delivered yet.
             await self._attempt("sweep", self._sweep)
-        for key in self.policies:
-            self.queue.add(key)
+        for key in dict.fromkeys([*changed, *self.policies]):
+            if self.policies.get(key) is not None:
+                self.queue.add(key)
         async with asyncio.TaskGroup() as group:
             for number in range(self.settings.workers):
                 group.create_task(self._work(), name=f"worker {number}")

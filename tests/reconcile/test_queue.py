@@ -42,6 +42,14 @@ async def test_namespaces_take_turns() -> None:
     assert [name for name, _ in await drain(queue)] == ["a/1", "b/1", "c/1", "a/2", "a/3"]
 
 
+async def test_what_waits_is_told_latest_first() -> None:
+    ticks = iter(range(100))
+    queue = WorkQueue(1.0, 8.0, clock=lambda: float(next(ticks)))
+    for name in ("a/1", "b/1", "a/2", "a/1"):
+        queue.add(key(name))
+    assert queue.latest() == [key("a/1"), key("a/2"), key("b/1")]
+
+
 async def test_a_key_being_worked_on_is_given_to_nobody_else_and_comes_again_afterwards() -> None:
     queue = a_queue()
     queue.add(key("a/x"))

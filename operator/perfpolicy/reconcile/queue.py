@@ -77,6 +77,10 @@ class WorkQueue:
         """Seconds the key has waited that waits longest; 0 where none does."""
         return next((self._clock() - since for since in self._since.values()), 0.0)
 
+    def latest(self) -> list[PolicyKey]:
+        """Keys that wait for a worker, those asked for last first."""
+        return sorted(self._work, key=self._asked.__getitem__, reverse=True)
+
     def clear(self) -> None:
         """Drop everything that waits, now or behind a timer, and all failures. Nothing may be running."""
         for timer in self._timers.values():
