@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
@@ -20,6 +21,8 @@ from perfpolicy.errors import ApiRejected, ApiUnavailable, NotLeading
 from perfpolicy.evaluate.evaluation import EvaluationMemory, evaluate
 from perfpolicy.evaluate.observation import Snapshot
 from perfpolicy.policy.model import PolicyKey
+from perfpolicy.reconcile.queue import Work
+from perfpolicy.reconcile.reconciler import Reconciler
 from perfpolicy.reconcile.state import PolicyState
 from perfpolicy.render.manifest import GroupKind
 from perfpolicy.runtime import CLASSES, WATCHED, Runtime
@@ -201,6 +204,28 @@ async def test_a_standby_that_becomes_the_leader_works_at_once(standby: Bench) -
     standby.election.set(True)
     await standby.until(standby.api.statuses)
     assert standby.runtime.leads
+
+
+async def test_walks_that_wait_for_nothing_let_everything_else_have_its_turn(standby: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a restart, when nothing is to be written: the Lease must be renewed in between."""
+    walked: list[PolicyKey] = []
+
+    async def process(_: Reconciler, key: PolicyKey, __: Work) -> None:
+        walked.append(key)
+
+    monkeypatch.setattr(Reconciler, "process", process)
+    for number in range(500):
+        seen = {**a_policy(), "metadata": {**a_policy()["metadata"], "namespace": f"ns{number % 10}", "name": f"p{number}"}}
+        standby.api.policies.append(seen)
+        standby.runtime.policy_seen(seen)
+    assert standby.election is not None
+    standby.election.set(True)
+    turns = []
+    while len(walked) < 500:
+        await asyncio.sleep(0)
+        turns.append(len(walked))
+    most = max(after - before for before, after in pairwise(turns))
+    assert most <= standby.runtime.settings.workers
 
 
 async def test_what_changed_while_nobody_led_comes_first(standby: Bench) -> None:
