@@ -221,7 +221,7 @@ def depth(process: OperatorProcess) -> int:
 
 async def until_idle(process: OperatorProcess, walks: int) -> None:
     """Wait until so many walks are made and nothing waits. Looking costs the operator CPU (its metrics page has lines of every policy), so
-    that takes a tenth of the time at most; one that is too busy to answer is asked again.
+    there is a pause of ten times what it took, but of 2 s at most; one that is too busy to answer is asked again.
     """
     while True:
         start = time.monotonic()
@@ -231,7 +231,7 @@ async def until_idle(process: OperatorProcess, walks: int) -> None:
         except OSError:
             if not process.running:
                 raise
-        await asyncio.sleep(max(0.2, 10 * (time.monotonic() - start)))
+        await asyncio.sleep(min(2.0, max(0.2, 10 * (time.monotonic() - start))))
 
 
 async def failover(
