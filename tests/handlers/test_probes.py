@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from aiohttp import ClientConnectionResetError, web
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -166,6 +167,17 @@ async def test_gauges_are_looked_up_when_they_are_scraped(bench: Bench) -> None:
     assert found["perfpolicy_watch_age_seconds", (("kind", "services"),)] == 12
     assert found["perfpolicy_policies", (("condition", "Ready"), ("status", "True"))] == 2
     assert found["perfpolicy_policies", (("condition", "Conflict"), ("status", "True"))] == 1
+
+
+async def test_a_scrape_that_was_given_up_is_no_defect(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def closed(*_: object) -> None:
+        raise ClientConnectionResetError("Cannot write to closing transport")
+
+    monkeypatch.setattr(web.StreamResponse, "write", closed)
+    await bench.client.get("/metrics")
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_values_of_every_policy_stand_beside_what_the_operator_says_of_itself(bench: Bench) -> None:

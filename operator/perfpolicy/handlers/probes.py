@@ -10,6 +10,7 @@ Not kopf's own probe server: that one goes away whenever kopf is restarted.
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import web
@@ -47,12 +48,14 @@ def application(runtime: Runtime, kopf: KopfThread) -> web.Application:
 
     async def metrics(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE_LATEST})
-        await response.prepare(request)
-        await response.write(generate_latest() + generate_latest(gauges))
-        # One family after the other: what is held for a scrape is one of them. No more turns of the loop than the reader's pace takes:
-        # where it is busy each may take a tenth of a second, and the scrape must end in time.
-        for family in FAMILIES:
-            await response.write(family.text(runtime.evaluations()).encode())
+        # A scrape that was given up is told by Prometheus.
+        with suppress(ConnectionResetError):
+            await response.prepare(request)
+            await response.write(generate_latest() + generate_latest(gauges))
+            # One family after the other: what is held for a scrape is one of them. No more turns of the loop than the reader's pace takes:
+            # where it is busy each may take a tenth of a second, and the scrape must end in time.
+            for family in FAMILIES:
+                await response.write(family.text(runtime.evaluations()).encode())
         return response
 
     async def measure_lag(_: web.Application) -> AsyncIterator[None]:
