@@ -52,7 +52,7 @@ def picture(title: str, x: str, at: Sequence[float], lines: Mapping[str, Sequenc
             axes.set_xticks(at, [f"{each:,g}" for each in at], minor=False)
             axes.set_xticks([], minor=True)
         else:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.1 * max(max(values) for values in lines.values()))
         axes.grid(alpha=0.3)
         axes.legend()
         drawn = io.StringIO()
