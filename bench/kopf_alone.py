@@ -12,6 +12,7 @@ from typing import Any
 
 import kopf
 
+from e2e.operator_process import resident_bytes
 from perfpolicy.cluster.client import ApiClient
 from perfpolicy.handlers.events import kopf_settings
 from perfpolicy.settings import Settings
@@ -21,7 +22,7 @@ from perfpolicy.vocabulary import GROUP, POLICY_PLURAL, VERSION
 def resident() -> int:
     """Bytes of memory in use."""
     gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return resident_bytes(os.getpid())
 
 
 async def share(kubeconfig: Path, count: int) -> int:

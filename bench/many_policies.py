@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.backfill import serve
+from e2e.operator_process import cpu_seconds, resident_bytes
 from e2e.waiting import eventually
 from perfpolicy.evaluate.budget import REPORTED_WINDOWS
 from perfpolicy.evaluate.evaluation import EvaluationMemory
@@ -257,7 +258,7 @@ def measure(count: int, address: str, cycles: int, pid: int) -> Figures:
     for state, policy in zip(states.values(), known, strict=True):
         state.memory = EvaluationMemory(expected=(policy, REVISION))
     with a_process() as other:
-        timed, at_hand = Timed(cycles, pid, 1 if count <= MANY else len(SHARES), other), _resident()
+        timed, at_hand = Timed(cycles, pid, 1 if count <= MANY else len(SHARES), other), _resident(os.getpid())
         stall = asyncio.run(_cycles(timed, states, known[0].metrics.provider))
     judged = [state.evaluation for state in states.values() if state.evaluation is not None]
     complete = sum(
@@ -275,7 +276,7 @@ def measure(count: int, address: str, cycles: int, pid: int) -> Figures:
         statistics.median(wall for wall, _, _ in timed.bare),
         statistics.median(ended.work - began.work for began, ended in zip(timed.began, timed.ended, strict=False)),
         stall,
-        (at_hand, _resident(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        (at_hand, _resident(os.getpid()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         (statistics.median(work for _, work, _ in timed.bare), 0.0),
     )
 
@@ -299,26 +300,19 @@ async def _cycles(timed: Timed, states: dict[model.PolicyKey, PolicyState], prov
 
 def _bare(provider: model.Provider, queries: Iterable[Query], pid: int) -> tuple[float, float, int]:
     """Seconds for the queries and no more than parsing their answers, seconds of Prometheus' CPU meanwhile, and bytes."""
-    begun, worked, size = time.perf_counter(), _worked(pid), 0
+    begun, worked, size = time.perf_counter(), cpu_seconds(pid), 0
     for query in queries:
         body = urllib.parse.urlencode({"query": query.text}).encode()
         with urllib.request.urlopen(f"{provider.address}/api/v1/query", data=body, timeout=120) as answer:  # noqa: S310
             text = answer.read()
         size += len(text)
         json.loads(text)
-    return time.perf_counter() - begun, _worked(pid) - worked, size
+    return time.perf_counter() - begun, cpu_seconds(pid) - worked, size
 
 
-def _worked(pid: int) -> float:
-    """Seconds of CPU of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _resident(pid: int | str = "self") -> float:
+def _resident(pid: int) -> float:
     """MiB of a process."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+    return resident_bytes(pid) / 2**20
 
 
 def figures(count: int, cycles: int) -> Figures:

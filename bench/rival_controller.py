@@ -8,7 +8,6 @@ The rules of both are followed by the same watch. Builds Sloth from its Go modul
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import tempfile
@@ -29,7 +28,7 @@ from rich.table import Table
 
 from bench.create_burst import Api, connect, create, in_parallel, policies_in, requests_since, timed
 from e2e.cluster import Cluster, apply_crds
-from e2e.operator_process import OperatorProcess, free_port
+from e2e.operator_process import OperatorProcess, cpu_seconds, free_port, resident_bytes
 from e2e.policies import CLASS, a_class, a_policy
 from lab import audit, components
 from lab.lab import Lab, wait_established
@@ -134,13 +133,6 @@ def sloth(lab: Lab, log: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.wait(timeout=30)
 
 
-def cpu_and_memory(pid: int) -> tuple[float, int]:
-    """Seconds of CPU so far, and bytes of memory in use."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE")
-
-
 @contextmanager
 def namespace_of(cluster: Cluster, what: str) -> Iterator[str]:
     """A namespace, which is gone afterwards."""
@@ -160,10 +152,10 @@ async def sloths_part(cluster: Cluster, api: Api, count: int, log: Path) -> Figu
         first = asyncio.create_task(until_rules(api, namespace, 1))
         await api.send("POST", path, service_level("first", namespace))
         await first  # it runs, and its caches are filled
-        before, idle = cpu_and_memory(process.pid)
+        before, idle = cpu_seconds(process.pid), resident_bytes(process.pid)
         jobs = [partial(api.send, "POST", path, service_level(f"s{number}", namespace)) for number in range(count)]
         seconds = await followed(api, namespace, count + 1, in_parallel(16, jobs))
-        after, resident = cpu_and_memory(process.pid)
+        after, resident = cpu_seconds(process.pid), resident_bytes(process.pid)
     return Figures("Sloth, PrometheusServiceLevels", count, count, seconds, after - before, idle, resident)
 
 
