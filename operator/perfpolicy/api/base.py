@@ -6,7 +6,8 @@ refuses it without a cluster), side by side in one `Rule`, so that the two canno
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
+from functools import cache
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
@@ -117,6 +118,7 @@ class Block(Wire):
     """Disabled: nothing of this block is used, whatever the class says. Left out: Enabled."""
 
     @classmethod
+    @cache
     def all_rules(cls) -> tuple[Rule, ...]:
         """Adds: a disabled block has no other fields, for they would have no effect."""
         names = [name for name in cls.model_fields if name != "mode"]
@@ -142,14 +144,30 @@ def broken_rules(value: Any, path: str) -> Iterator[Problem]:
     for rule in value.all_rules():
         if not rule.holds(value):
             yield Problem(f"{path}.{rule.field}" if rule.field else path, rule.message)
-    for name, info in type(value).model_fields.items():
-        child, child_path = getattr(value, name), f"{path}.{info.alias}"
+    for field in _fields(type(value)):
+        child = getattr(value, field.name)
         if isinstance(child, list):
-            yield from _duplicates(child, child_path, _list_schema(info.annotation, info.json_schema_extra))
+            place = f"{path}.{field.alias}"
+            yield from _duplicates(child, place, field.schema)
             for index, item in enumerate(child):
-                yield from broken_rules(item, f"{child_path}[{index}]")
-        else:
-            yield from broken_rules(child, child_path)
+                yield from broken_rules(item, f"{place}[{index}]")
+        elif isinstance(child, Wire):
+            yield from broken_rules(child, f"{path}.{field.alias}")
+
+
+class _Field(NamedTuple):
+    """A field of a wire model. `schema`: the x-kubernetes-list-* markers of a list."""
+
+    name: str
+    alias: str | None
+    schema: Mapping[str, Any]
+
+
+@cache
+def _fields(model: type[Wire]) -> tuple[_Field, ...]:
+    return tuple(
+        _Field(name, info.alias, _list_schema(info.annotation, info.json_schema_extra)) for name, info in model.model_fields.items()
+    )
 
 
 def _list_schema(annotation: Any, extra: Any) -> Mapping[str, Any]:

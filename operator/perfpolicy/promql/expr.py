@@ -6,7 +6,7 @@ parentheses, so precedence never depends on where an expression is used.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -47,9 +47,13 @@ class Matcher:
     label: str
     op: Op
     value: str
+    text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", f"{self.label}{self.op}{quote(self.value)}")
 
     def __str__(self) -> str:
-        return f"{self.label}{self.op}{quote(self.value)}"
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ class Selector:
         return Expr(f"{self._braces()}[{duration(window)}]{self._offset()}")
 
     def _braces(self) -> str:
-        return f"{self.name}{{{','.join(map(str, self.matchers))}}}" if self.matchers or not self.name else self.name
+        return f"{self.name}{{{','.join([matcher.text for matcher in self.matchers])}}}" if self.matchers or not self.name else self.name
 
     def _offset(self) -> str:
         return f" offset {duration(self.offset)}" if self.offset else ""

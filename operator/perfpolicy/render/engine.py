@@ -152,18 +152,19 @@ def _fill_mapping(node: Mapping[Any, Any], aside: list[object], used: list[int],
 
 def plain(value: object, path: str = "") -> Any:
     """A deep copy as JSON data. ValueError for what JSON has not, and for None inside a value: absence is decided before, not here."""
-    if type(value) is str:
+    kind = type(value)
+    if kind is str or kind is int or kind is bool:
         return value  # most of a rule group
     if isinstance(value, Enum):
         return plain(value.value, path)
+    if isinstance(value, dict | Mapping):
+        return {_key(key, path): item if type(item) is str else plain(item, f"{path}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, f"{path}[{n}]") for n, item in enumerate(value)]
     if isinstance(value, str | bool | int | float):
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{path} is not a finite number")
         return value
-    if isinstance(value, Mapping):
-        return {_key(key, path): plain(item, f"{path}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item, f"{path}[{n}]") for n, item in enumerate(value)]
     hint = ": format it first" if isinstance(value, Decimal) else ""
     raise ValueError(f"{path} is a {type(value).__name__}, which has no place in a manifest{hint}")
 
