@@ -250,7 +250,7 @@ def observability(**changes: Any) -> model.Observability:
     """Scraped and alerted on, rules labelled for a Prometheus named `lab`."""
     base = model.Observability(
         scrape=model.Scrape("/metrics", timedelta(seconds=15)),
-        alerts=model.Alerts(labels={"team": "ce-hub"}, runbook=None, disabled=frozenset()),
+        alerts=model.Alerts(labels={"team": "ce-hub"}, runbook=None, disabled=()),
         rule_labels={"prometheus": "lab"},
         monitor_labels={"prometheus": "lab"},
         dashboard_labels={"grafana_dashboard": "1"},

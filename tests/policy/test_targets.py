@@ -127,11 +127,11 @@ def test_the_metrics_defaults_are_the_documented_ones() -> None:
 
 
 def test_alerts_are_written_unless_disabled() -> None:
-    assert resolved().observability.alerts == model.Alerts({}, None, frozenset())
+    assert resolved().observability.alerts == model.Alerts({}, None, ())
     assert resolved({"observability.alerts": {"mode": "Disabled"}}).observability.alerts is None
     alerts = {"labels": {"team": "a"}, "runbook": "https://wiki/x", "disabled": ["HighErrorRate"]}
     assert resolved({"observability.alerts": alerts}).observability.alerts == model.Alerts(
-        {"team": "a"}, "https://wiki/x", frozenset({"HighErrorRate"})
+        {"team": "a"}, "https://wiki/x", ("HighErrorRate",)
     )
 
 

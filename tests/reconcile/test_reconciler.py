@@ -614,7 +614,7 @@ async def test_a_defect_in_rendering_is_said_and_removes_nothing(bench: Bench, m
         raise RenderError("virtual_service.yaml.j2: undefined")
 
     monkeypatch.setattr("perfpolicy.reconcile.reconciler.render", broken)
-    bench.enqueue(WEB)
+    bench.policies.put(changed(raw_policy(), traffic={"timeout": "3s"}))
     await bench.settle()
     assert bench.condition("Programmed") == ("False", "ApplyFailed")
     assert bench.kinds() == children

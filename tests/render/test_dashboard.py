@@ -83,5 +83,5 @@ def test_grafana_keeps_one_dashboard_of_a_policy_and_another_of_each_cluster() -
 
 
 def test_the_runbook_is_linked() -> None:
-    alerts = model.Alerts({}, "https://runbooks.example.com/x", frozenset())
+    alerts = model.Alerts({}, "https://runbooks.example.com/x", ())
     assert {"title": "Runbook", "type": "link", "url": alerts.runbook, "targetBlank": True} in dashboard(alerts=alerts)["links"]

@@ -25,7 +25,7 @@ MAX_BURN_RATES: Final = 8
 
 def wire_time(moment: datetime) -> str:
     """RFC 3339 in UTC, whole seconds, as Kubernetes writes times."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{moment.astimezone(UTC).isoformat()[:19]}Z"
 
 
 Time = Annotated[datetime, PlainSerializer(wire_time, return_type=str, when_used="json"), Field(json_schema_extra={"format": "date-time"})]
@@ -163,6 +163,15 @@ class ResourceStatus(StatusModel):
     """UID, so that an object somebody replaced is recognised."""
 
 
+class SettledStatus(StatusModel):
+    """For an operator that starts: while it finds the same, there is nothing to render."""
+
+    digest: Annotated[str, Field(max_length=64)]
+    """Digest of the spec as resolved, of the operator's program, and of the objects as they were when last found as wanted."""
+    revision: Annotated[int, Field(ge=0)]
+    """Revision of the rules written."""
+
+
 class AntiPatternStatus(StatusModel):
     """A known bad practice found in the policy."""
 
@@ -220,6 +229,8 @@ class Status(StatusModel):
     """The class that filled the policy."""
     resources: Annotated[tuple[ResourceStatus, ...], _atomic(MAX_RESOURCES)] = ()
     """The inventory: every object the policy has applied."""
+    settled: SettledStatus | None = None
+    """Absent while something is still to be written, or is withheld."""
     anti_patterns: Annotated[tuple[AntiPatternStatus, ...], _atomic(MAX_ANTIPATTERNS)] = ()
     """Bad practices found in the policy."""
     summary: Summary = Summary()
@@ -234,11 +245,9 @@ class Status(StatusModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def parse_status(wire: Any) -> Status | None:
-    """A status read from the cluster; None where there is none, or where its form is not ours (it is then rebuilt)."""
-    if not isinstance(wire, dict) or not wire:
-        return None
+def parse_status(text: bytes) -> Status | None:
+    """A status read from the cluster, as JSON; None where there is none, or where its form is not ours."""
     try:
-        return Status.model_validate(wire)
+        return Status.model_validate_json(text) if text != b"{}" else None
     except ValueError:
         return None

@@ -9,7 +9,6 @@ waited for a connection, or the process may have been stopped meanwhile. Some mi
 in which a stopped process could still be wrong; no client can close them, as the API server does not know of the Lease.
 """
 
-import json
 import logging
 import os
 import time
@@ -21,7 +20,7 @@ from urllib.parse import urlencode
 import aiohttp
 from kubernetes.aio import client, config
 
-from perfpolicy import __version__
+from perfpolicy import __version__, json_text
 from perfpolicy.cluster.pace import Pace
 from perfpolicy.cluster.resource import Target, target_of
 from perfpolicy.errors import ApiRejected, ApiUnavailable, NotLeading, SettingsError
@@ -158,7 +157,7 @@ class ApiClient:
         if response.status >= 400:
             raise self._refusal(what, target, response, content)
         try:
-            return Answer(response.status, json.loads(content) if content else {}, response.headers)
+            return Answer(response.status, json_text.load(content) if content else {}, response.headers)
         except (ValueError, RecursionError) as error:
             raise _unreadable(what, error) from error
 
@@ -183,7 +182,7 @@ class ApiClient:
                 opened = True
                 on_open()
                 async for line in lines(response.content):
-                    yield json.loads(line)
+                    yield json_text.load(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if opened and isinstance(error, aiohttp.SocketTimeoutError):
                 # The server is slow to end it, or the connection is dead: no problem unless the next request finds one.
@@ -280,7 +279,7 @@ async def lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 def _fields(content: bytes) -> dict[str, Any]:
     try:
-        answer = json.loads(content)
+        answer = json_text.load(content)
     except (ValueError, RecursionError):
         answer = {}
     return answer if isinstance(answer, dict) else {}

@@ -20,6 +20,7 @@ from perfpolicy.api.status import (
     ClassStatus,
     Condition,
     ResourceStatus,
+    SettledStatus,
     Status,
     wire_time,
 )
@@ -75,6 +76,8 @@ class ProgrammedState:
     observe_only: bool = False
     suspended: bool = False
     pending: bool = False
+    settled: SettledStatus | None = None
+    """All is as wanted, and what tells it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,7 @@ def build_status(
         class_=_class(accepted, before),
         # While not accepted nothing is applied, so the last good children are still there.
         resources=before.resources if _refused(accepted) else programmed.resources[:MAX_RESOURCES],
+        settled=None if _refused(accepted) else programmed.settled,
         anti_patterns=before.anti_patterns if _refused(accepted) else tuple(_anti_patterns(accepted, evaluation, before)),
         summary=measured.summary.model_copy(update={"workload": wire.cut(shown, 128)}),
     )

@@ -671,7 +671,7 @@ class Alerts:
 
     labels: Mapping[str, str]
     runbook: str | None
-    disabled: frozenset[str]
+    disabled: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ def resolve_observability(context: Resolution, service: model.Service, *, in_mes
     alerts, labels = settings.alerts, context.cls.spec.labels or ClassLabels()
     return model.Observability(
         scrape=_scrape(context, settings.scrape, service, in_mesh=in_mesh),
-        alerts=model.Alerts(dict(alerts.labels or {}), alerts.runbook, frozenset(alerts.disabled or ()))
+        alerts=model.Alerts(dict(alerts.labels or {}), alerts.runbook, tuple(sorted(alerts.disabled or ())))
         if alerts and alerts.enabled
         else None,
         rule_labels=dict(labels.rules or {}),

@@ -74,6 +74,11 @@ class Outcome:
     retry_after: float = 0.0
 
     @property
+    def held_up(self) -> bool:
+        """Not everything is as wanted."""
+        return bool(self.conflicts or self.refused or self.waiting)
+
+    @property
     def again(self) -> bool:
         """Something is worth another try soon."""
         return bool(self.waiting) or any(refused.transient for refused in self.refused)

@@ -165,6 +165,11 @@ class ChildCache:
         if child is None or known is None or known.uid != child.uid or known.version <= child.version:
             self._store(ref, child)
 
+    def judge(self, ref: ChildRef) -> None:
+        """The object is as wanted."""
+        if (child := self.get(ref)) is not None:
+            self._store(ref, child.judged())
+
     @contextmanager
     def writing(self, ref: ChildRef) -> Iterator[None]:
         """While we write an object, what the watch shows of it waits: it is most likely that write, and must not be taken for a change."""

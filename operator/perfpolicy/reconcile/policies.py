@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from perfpolicy import json_text
 from perfpolicy.api.performance_class import PerformanceClass, parse_class
 from perfpolicy.errors import InvalidSpec
 from perfpolicy.policy.model import PolicyKey
@@ -20,7 +21,7 @@ _LEFT_OUT = ("managedFields", "resourceVersion")
 
 @dataclass(frozen=True, slots=True)
 class KnownPolicy:
-    """One policy. `version`: resourceVersion last seen; `content`: its packed JSON; `status`: that of its status."""
+    """One policy. `version`: resourceVersion last seen; `content`: its packed JSON; `status`: that of its status, empty without one."""
 
     key: PolicyKey
     uid: str
@@ -33,12 +34,8 @@ class KnownPolicy:
 
     def raw(self) -> dict[str, Any]:
         """The object, without status and managedFields."""
-        loaded: dict[str, Any] = json.loads(zlib.decompress(self.content))
+        loaded: dict[str, Any] = json_text.load(zlib.decompress(self.content))
         return loaded
-
-    def last_status(self) -> Any:
-        """The status last seen in the cluster."""
-        return json.loads(zlib.decompress(self.status)) if self.status else None
 
 
 class Policies:

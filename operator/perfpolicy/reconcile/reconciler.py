@@ -13,7 +13,7 @@ from functools import partial
 
 from perfpolicy.api.performance_class import PerformanceClass
 from perfpolicy.api.policy import PerformancePolicy, parse_policy
-from perfpolicy.api.status import ResourceStatus, Status, parse_status
+from perfpolicy.api.status import ResourceStatus, SettledStatus, Status
 from perfpolicy.errors import ApiRejected, InvalidSpec, Problem, RenderError
 from perfpolicy.evaluate.conditions import (
     AcceptedState,
@@ -31,7 +31,8 @@ from perfpolicy.policy.classes import admits, granted, select_class
 from perfpolicy.policy.facts import Facts, FactsNeeded, in_mesh, needed_facts
 from perfpolicy.policy.model import Mode, Policy, PolicyKey
 from perfpolicy.policy.resolve import resolve
-from perfpolicy.promql.rules import rendered_revision
+from perfpolicy.promql.rules import rendered_revision, revision
+from perfpolicy.reconcile import settled
 from perfpolicy.reconcile.applier import Applier, Held, Outcome
 from perfpolicy.reconcile.children import ChildRef
 from perfpolicy.reconcile.foreign import Withheld, workload_ref
@@ -98,21 +99,22 @@ class Reconciler:
         if known is None:
             self._forget(key)
             return Pass()
-        state = self._state(known)
+        state, status = self._state(known)
         if known.deleting or key.namespace in self.hub.terminating:
             # Judged, so that younger policies with the same claim do not wait for it.
             state.resolved, state.judged = None, True
             return Pass()
-        following = await self._reconcile(known, state) if work & Work.RECONCILE or not state.judged else None
-        await self._write_status(known, state, numbers=bool(work & Work.REFRESH))
+        following = await self._reconcile(known, state, status) if work & Work.RECONCILE or not state.judged else None
+        await self._write_status(known, state, status, numbers=bool(work & Work.REFRESH))
         return following
 
-    def _state(self, known: KnownPolicy) -> PolicyState:
+    def _state(self, known: KnownPolicy) -> tuple[PolicyState, Status | None]:
+        """What is remembered of it, and its status as far as we know."""
         state = self.states.get(known.key)
-        if state is None or state.uid != known.uid:
-            state = self.states[known.key] = PolicyState(known.uid)
-            state.keep_status(parse_status(known.last_status()))
-        return state
+        if state is not None and state.uid == known.uid:
+            return state, state.status
+        state = self.states[known.key] = PolicyState(known.uid)
+        return state, state.begin(known.status)
 
     def reset(self) -> None:
         """Forget what was remembered of every policy."""
@@ -123,7 +125,7 @@ class Reconciler:
         self.states.pop(key, None)
         self.hub.dependents.set(key, ())
 
-    async def _reconcile(self, known: KnownPolicy, state: PolicyState) -> Pass:
+    async def _reconcile(self, known: KnownPolicy, state: PolicyState, status: Status | None) -> Pass:
         undecided = self._undecided_elder(known.key)
         if undecided is not None:
             self.requeue(undecided)
@@ -131,7 +133,7 @@ class Reconciler:
         if known.key.namespace not in self.hub.namespaces and state.awaited < _NAMESPACE_LOOKS:
             state.awaited += 1
             return Pass(after=_NAMESPACE_FIRST)
-        was_accepted = state.judged and state.resolved is not None
+        was_accepted, first = state.judged and state.resolved is not None, not state.judged
         try:
             policy = await self._accept(known)
         except InvalidSpec as error:
@@ -140,7 +142,7 @@ class Reconciler:
             if self.policies.get(known.key) is None:
                 # Deleted while it was looked at: a child written now would outlive it until the garbage collector looks.
                 return Pass()
-            self._take(state, policy)
+            self._take(state, policy, status)
         state.judged = True
         if was_accepted != (state.resolved is not None):
             for other in self.policies.claims.sharing(known.key):
@@ -148,10 +150,14 @@ class Reconciler:
         if state.resolved is None:
             # What can be watched is watched; a right that is granted again is not.
             return Pass(after=_RECHECK, result=Result.REJECTED)
-        inventory = tuple(_inventory(state.resolved, state.status))
+        inventory = tuple(_inventory(state.resolved, status))
         if self._misses(inventory) and not await self.still_there(known):
             # It took them along. That it went will be heard of; until then they would be made for nobody.
             return Pass(retry=True)
+        # What the status says is believed once; the first resync looks for itself.
+        before = status.settled if first and status is not None else state.settled
+        if before is not None and self._is_settled(state.resolved, state, inventory, before):
+            return Pass()
         return await self._program(state.resolved, state, inventory)
 
     def _undecided_elder(self, key: PolicyKey) -> PolicyKey | None:
@@ -205,11 +211,11 @@ class Reconciler:
         if problems:
             raise InvalidSpec(problems)
 
-    def _take(self, state: PolicyState, policy: Policy) -> None:
+    def _take(self, state: PolicyState, policy: Policy, status: Status | None) -> None:
         if policy == state.resolved:
             return
         if state.resolved is None:
-            state.memory = EvaluationMemory.from_status(policy, state.status)
+            state.memory = EvaluationMemory.from_status(policy, status)
         state.resolved, state.direct = policy, None
         state.accepted = AcceptedState(
             class_ref=policy.class_ref,
@@ -228,7 +234,7 @@ class Reconciler:
             rendering = render(policy, served)
         except RenderError as error:
             _log.exception("a policy cannot be rendered", extra={"policy": str(policy.key)})
-            state.held, state.programmed = inventory, ProgrammedState(failures=(str(error),))
+            state.settled, state.held, state.programmed = None, inventory, ProgrammedState(failures=(str(error),))
             return Pass(after=_RECHECK, result=Result.ERROR)
         # What an Observe policy does not write it does not delete either: its other children stay as they are.
         prunable = frozenset(kind.group_kind for kind in KINDS if kind.observing) & served if policy.mode is Mode.OBSERVE else served
@@ -237,21 +243,46 @@ class Reconciler:
             missing = programmed(policy, rendering, Outcome()).missing
             state.held, state.programmed = inventory, ProgrammedState(suspended=True, waiting=(*due, *missing))
             return Pass()
-        _expect_rules(state, policy, rendering)
-        withheld: dict[GroupKind, Withheld] = {}
-        entitled = partial(self._entitled, policy)
-        for claim in self.hub.foreign.withheld(policy, entitled):
-            withheld.setdefault(claim.kind, claim)
-        reported = tuple(Claim(claim.reason, claim.message) for claim in self.hub.foreign.reported(policy, entitled))
-        if policy.mode is Mode.OBSERVE:
-            withheld, reported = {}, ()
+        expected = _expected(policy, rendering, state.memory.expected)
+        state.memory = replace(state.memory, expected=(policy, expected))
+        withheld = self._withheld(policy)
         outcome = await self.applier.apply(policy, rendering.manifests, withheld, inventory, prunable, self.asked(policy.key))
         self.hub.dependents.add(policy.key, outcome.blocked_by)
         state.held = tuple(sorted(outcome.held, key=lambda held: str(held.ref)))
-        state.programmed = replace(programmed(policy, rendering, outcome), reported=reported)
+        state.settled = None
+        if not (outcome.held_up or rendering.missing):
+            digest = settled.digest(policy, served, (held.ref for held in state.held), self.hub.children)
+            state.settled = SettledStatus(digest=digest, revision=expected) if digest else None
+        state.programmed = replace(programmed(policy, rendering, outcome), reported=self._reported(policy), settled=state.settled)
         if outcome.writes:
             _log.info("applied", extra={"policy": str(policy.key), "writes": outcome.writes})
         return _following(outcome)
+
+    def _is_settled(self, policy: Policy, state: PolicyState, inventory: tuple[Held, ...], before: SettledStatus) -> bool:
+        """Whether nothing that decides on the children has changed since they were found as wanted; if so, notes that they still are."""
+        if self._withheld(policy):
+            return False
+        if before.digest != settled.digest(policy, self.served, (held.ref for held in inventory), self.hub.children):
+            return False
+        for held in inventory:
+            self.hub.children.judge(held.ref)
+        state.memory = replace(state.memory, expected=(policy, before.revision))
+        state.held = inventory
+        state.programmed = ProgrammedState(reported=self._reported(policy), observe_only=policy.mode is Mode.OBSERVE, settled=before)
+        return True
+
+    def _withheld(self, policy: Policy) -> dict[GroupKind, Withheld]:
+        """Kinds that somebody else's object claims. An Observe policy claims nothing itself."""
+        found: dict[GroupKind, Withheld] = {}
+        if policy.mode is not Mode.OBSERVE:
+            for claim in self.hub.foreign.withheld(policy, partial(self._entitled, policy)):
+                found.setdefault(claim.kind, claim)
+        return found
+
+    def _reported(self, policy: Policy) -> tuple[Claim, ...]:
+        if policy.mode is Mode.OBSERVE:
+            return ()
+        return tuple(Claim(claim.reason, claim.message) for claim in self.hub.foreign.reported(policy, partial(self._entitled, policy)))
 
     def _entitled(self, policy: Policy, namespace: str, host: str) -> bool:
         """Whether a route in another namespace for a host of the policy's is to be respected: it stands beside one of its gateways, or the
@@ -266,17 +297,18 @@ class Reconciler:
         reachable = any(there.gateway(gateway.namespace, gateway.name) for gateway in gateways)
         return admits(cls.spec.allowed_namespaces, namespace, labels) and reachable and there.host(host)
 
-    async def _write_status(self, known: KnownPolicy, state: PolicyState, *, numbers: bool) -> None:
+    async def _write_status(self, known: KnownPolicy, state: PolicyState, old: Status | None, *, numbers: bool) -> None:
         if not state.judged:
             return
-        old, workload = state.status, self._workload(state)
+        workload = self._workload(state)
         if old is None:
             self.evaluate_new(known.key, state)
         applied = replace(state.programmed, resources=tuple(map(_resource, state.held)), refused=state.memory.refused)
         new = build_status(old, known.generation, state.accepted, applied, workload, state.evaluation, self.now())
         if state.evaluation is None and state.resolved is not None and old is not None:
             new = with_last_words(old, new)
-        if not (material_change(old, new) or (numbers and new.to_wire() != (old.to_wire() if old is not None else None))):
+        figures = numbers and (old is None or new.to_wire() != old.to_wire())
+        if new == old or not (figures or material_change(old, new)):
             return
         if await self.statuses.write(known.key, known.uid, new.to_wire()):
             state.keep_status(new)
@@ -317,11 +349,12 @@ def programmed(policy: Policy, rendering: Rendering, outcome: Outcome) -> Progra
     )
 
 
-def _expect_rules(state: PolicyState, policy: Policy, rendering: Rendering) -> None:
-    """Tell the evaluation which revision of the rules was rendered, so that it does not build them again to find out."""
+def _expected(policy: Policy, rendering: Rendering, known: tuple[Policy, int] | None) -> int:
+    """Which revision of the rules was rendered: read, where that is possible, for the evaluation not to build them again to find out."""
     for manifest in rendering.manifests:
         if manifest["kind"] == prometheus_rule.KIND.kind:
-            state.memory = replace(state.memory, expected=(policy, rendered_revision(manifest["spec"]["groups"])))
+            return rendered_revision(manifest["spec"]["groups"])
+    return known[1] if known is not None and known[0] == policy else revision(policy)
 
 
 def _following(outcome: Outcome) -> Pass:

@@ -4,7 +4,7 @@ import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from perfpolicy.api.status import Status
+from perfpolicy.api.status import SettledStatus, Status, parse_status
 from perfpolicy.evaluate.conditions import AcceptedState, ProgrammedState
 from perfpolicy.evaluate.evaluation import Evaluation, EvaluationMemory
 from perfpolicy.evaluate.observation import Direct
@@ -21,6 +21,8 @@ class PolicyState:
     programmed: ProgrammedState = field(default_factory=lambda: ProgrammedState(pending=True))
     """Without its resources: `held` is the inventory, in less memory."""
     held: tuple[Held, ...] = ()
+    settled: SettledStatus | None = None
+    """The children as this process last found them as wanted; None while they are not, or nobody has looked yet."""
     resolved: Policy | None = None
     """The policy as last accepted; None while it is not."""
     evaluation: Evaluation | None = None
@@ -43,10 +45,20 @@ class PolicyState:
         """The status in the cluster, as far as we know."""
         return Status.model_validate_json(zlib.decompress(self.packed_status)) if self.packed_status else None
 
+    def begin(self, packed: bytes) -> Status | None:
+        """Start from the status in the cluster, packed; from none where its form is not ours (it is then rebuilt)."""
+        status = parse_status(zlib.decompress(packed)) if packed else None
+        self.packed_status, self.said = packed if status is not None else b"", _said(status)
+        return status
+
     def keep_status(self, status: Status | None) -> None:
-        """Remember a status read or written."""
+        """Remember a status that was written."""
         self.packed_status = b"" if status is None else zlib.compress(status.model_dump_json(by_alias=True, exclude_none=True).encode(), 1)
-        self.said = () if status is None else _shared(tuple((str(each.type), str(each.status)) for each in status.conditions))
+        self.said = _said(status)
+
+
+def _said(status: Status | None) -> tuple[tuple[str, str], ...]:
+    return () if status is None else _shared(tuple((str(each.type), str(each.status)) for each in status.conditions))
 
 
 @lru_cache(maxsize=1024)
