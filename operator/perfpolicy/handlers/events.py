@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 _PAUSE_MIN, _PAUSE_MAX = 1.0, 30.0
 _STEADY = 60.0
 """Seconds kopf must have run for its next end to be the first of a series again."""
+_IDLE_SECONDS = 0.2
+"""For which kopf keeps the worker of an object."""
 _LOOK_SECONDS = 0.2
 """Between two looks at which of our kinds are served."""
 
@@ -77,6 +79,8 @@ def kopf_settings(watch_timeout: int) -> kopf.OperatorSettings:
     settings.watching.inactivity_timeout = watch_timeout + GRACE
     settings.watching.connect_timeout = 10.0
     settings.watching.chunk_size = 500
+    # A worker keeps the last object it saw for as long as it waits for another event: by default every policy of a list is held at once.
+    settings.queueing.idle_timeout = _IDLE_SECONDS
     return settings
 
 
