@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from lab import golang, paths
 from lab.errors import BuildError
@@ -34,6 +35,8 @@ class Tool:
     packages: Mapping[str, str]
     tags: tuple[str, ...] = ()
     stamps: Mapping[str, str] = field(default_factory=dict)
+    lacking: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Files (name to content) that a module embeds and does not hold, because its authors generate them; by module."""
 
     @property
     def directory(self) -> Path:
@@ -51,7 +54,8 @@ class Tool:
         digest = hashlib.sha256()
         for name in ("go.mod", "go.sum"):
             digest.update((self.directory / name).read_bytes())
-        digest.update(json.dumps([dict(self.packages), self.tags, self.ldflags], sort_keys=True).encode())
+        lacking = [{module: dict(files)} for module, files in self.lacking.items()]
+        digest.update(json.dumps([dict(self.packages), self.tags, self.ldflags, *lacking], sort_keys=True).encode())
         return digest.hexdigest()[:16]
 
     @property
@@ -105,6 +109,12 @@ TOOLS: dict[str, Tool] = {
         Tool("ratelimit", {"ratelimit": "github.com/envoyproxy/ratelimit/src/service_cmd"}),
         Tool("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
         Tool("metrics-server", {"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"}),
+        # Only tests/promql/test_inhibition.py runs it, and asks its API: npm, which makes its pages, is not needed.
+        Tool(
+            "alertmanager",
+            {"alertmanager": "github.com/prometheus/alertmanager/cmd/alertmanager"},
+            lacking={"github.com/prometheus/alertmanager": {"ui/app/dist/index.html": "The lab's Alertmanager has no pages.\n"}},
+        ),
         # Only bench/rival_controller.py runs it.
         Tool("sloth", {"sloth": "github.com/slok/sloth/cmd/sloth"}),
     )
@@ -185,11 +195,12 @@ def _build(tool: Tool) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     started = time.monotonic()
-    with activity(f"build {tool.name}") as shown, log.open("w") as out:
+    with activity(f"build {tool.name}") as shown, log.open("w") as out, TemporaryDirectory() as copies:
         shown.update("listing packages")
-        total = _package_count(tool, log)
+        flags = ["-mod=readonly", f"-tags={','.join(tool.tags)}", *_completed(tool, Path(copies))]
+        total = _package_count(tool, flags, log)
         # -v names each package as it is compiled: that is the progress.
-        command = [str(golang.go()), "build", "-v", "-trimpath", "-buildvcs=false", "-mod=readonly", f"-tags={','.join(tool.tags)}"]
+        command = [str(golang.go()), "build", "-v", "-trimpath", "-buildvcs=false", *flags]
         command += [f"-ldflags={tool.ldflags}", f"-o={temporary}/", *tool.packages.values()]
         with subprocess.Popen(
             command, cwd=tool.directory, env=golang.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -214,8 +225,30 @@ def _default_name(package: str) -> str:
     return elements[-2] if elements[-1][:1] == "v" and elements[-1][1:].isdigit() else elements[-1]
 
 
-def _package_count(tool: Tool, log: Path) -> int:
-    listed = golang.run(["list", "-mod=readonly", f"-tags={','.join(tool.tags)}", "-deps", *tool.packages.values()], tool.directory)
+def _completed(tool: Tool, folder: Path) -> list[str]:
+    """Options of `go` by which a tool is built from copies of its modules, in `folder`, that hold what they lack."""
+    if not tool.lacking:
+        return []
+    for name in ("go.mod", "go.sum"):
+        shutil.copyfile(tool.directory / name, folder / name)
+    # Not by -overlay: `go` refuses one over the module cache.
+    for number, (module, files) in enumerate(tool.lacking.items()):
+        copy = folder / str(number)
+        shutil.copytree(module_dir(tool.name, module), copy, copy_function=shutil.copyfile)
+        # The module cache is read-only, and so are the copies of its folders.
+        for each in (copy, *copy.rglob("*/")):
+            each.chmod(0o755)
+        for name, text in files.items():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_text(text)
+        edited = golang.run(["mod", "edit", f"-replace={module}={copy}", str(folder / "go.mod")], tool.directory)
+        if edited.returncode:
+            raise BuildError(f"go mod edit for {tool.name} failed: {edited.stderr[-2000:]}")
+    return [f"-modfile={folder / 'go.mod'}"]
+
+
+def _package_count(tool: Tool, flags: Sequence[str], log: Path) -> int:
+    listed = golang.run(["list", *flags, "-deps", *tool.packages.values()], tool.directory)
     if listed.returncode:
         raise BuildError(f"go list of {tool.name} failed; see {log}: {listed.stderr[-2000:]}")
     return len(listed.stdout.splitlines())

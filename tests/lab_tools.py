@@ -20,6 +20,6 @@ def required(component: str, program: str) -> Path:
     """The `program`; skips or fails the test without it."""
     tool = find(component, program)
     if tool is None:
-        assert "PERFPOLICY_REQUIRE_TOOLS" not in os.environ, f"{program} is required but not built: `python -m lab up`"
-        pytest.skip(f"{program} is not built: `python -m lab up` does")
+        assert "PERFPOLICY_REQUIRE_TOOLS" not in os.environ, f"{program} is required but not built: `python -m lab build`"
+        pytest.skip(f"{program} is not built: `python -m lab build` does")
     return tool

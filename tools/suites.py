@@ -29,7 +29,7 @@ BIN = Path(sys.executable).parent
 class Suite:
     """`needs`: suites that must have passed, else this one makes no sense. `after`: suites that must have ended, however they did.
 
-    `tools`: the lab's promtool must be there, not skipped over.
+    `tools`: the lab's programs must be there, not skipped over.
     """
 
     name: str

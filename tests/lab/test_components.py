@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,8 +32,8 @@ def test_another_pin_is_another_place_in_the_cache(tool: Tool, file: str) -> Non
 
 
 def test_other_build_flags_are_another_place_in_the_cache(tool: Tool) -> None:
-    outputs = {tool.output, replace(tool, tags=("x",)).output, replace(tool, stamps={"a": "b"}).output, replace(tool, packages={}).output}
-    assert len(outputs) == 4
+    others: tuple[dict[str, Any], ...] = ({"tags": ("x",)}, {"stamps": {"a": "b"}}, {"packages": {}}, {"lacking": {"a": {"b": "c"}}})
+    assert len({tool.output, *(replace(tool, **changes).output for changes in others)}) == 5
 
 
 @pytest.mark.parametrize("name", sorted(TOOLS))
@@ -60,6 +62,27 @@ def test_every_main_package_is_a_tool_of_its_module(name: str) -> None:
 )
 def test_the_file_go_writes_is_known(package: str, name: str) -> None:
     assert components._default_name(package) == name
+
+
+def test_what_a_module_lacks_is_in_the_copy_that_is_built(tool: Tool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module, copies, asked = tmp_path / "module", tmp_path / "copies", []
+    (module / "ui").mkdir(parents=True)
+    (module / "ui/web.go").write_text("package ui")
+    (module / "ui").chmod(0o555)
+    copies.mkdir()
+
+    def go(arguments: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
+        asked.append(arguments)
+        return subprocess.CompletedProcess(arguments, 0, "", "")
+
+    monkeypatch.setattr(components, "module_dir", lambda *_: module)
+    monkeypatch.setattr(golang, "run", go)
+    flags = components._completed(replace(tool, lacking={"example.org/m": {"ui/dist/index.html": "no pages"}}), copies)
+    assert flags == [f"-modfile={copies / 'go.mod'}"]
+    assert asked == [["mod", "edit", f"-replace=example.org/m={copies / '0'}", str(copies / "go.mod")]]
+    assert {path.name: path.read_text() for path in (copies / "0").rglob("*.*")} == {"web.go": "package ui", "index.html": "no pages"}
+    assert (copies / "go.sum").read_bytes() == (tool.directory / "go.sum").read_bytes()
+    assert components._completed(tool, copies) == []
 
 
 def test_an_unknown_binary_is_an_error() -> None:
