@@ -31,8 +31,10 @@ _log = logging.getLogger(__name__)
 _PAUSE_MIN, _PAUSE_MAX = 1.0, 30.0
 _STEADY = 60.0
 """Seconds kopf must have run for its next end to be the first of a series again."""
+_PAGE = 100
+"""Policies kopf asks for at once."""
 _IDLE_SECONDS = 0.2
-"""For which kopf keeps the worker of an object."""
+"""For which kopf keeps the worker of an object after its last event; its own default is 5."""
 _LOOK_SECONDS = 0.2
 """Between two looks at which of our kinds are served."""
 
@@ -78,8 +80,9 @@ def kopf_settings(watch_timeout: int) -> kopf.OperatorSettings:
     settings.watching.server_timeout = watch_timeout
     settings.watching.inactivity_timeout = watch_timeout + GRACE
     settings.watching.connect_timeout = 10.0
-    settings.watching.chunk_size = 500
-    # A worker keeps the last object it saw for as long as it waits for another event: by default every policy of a list is held at once.
+    # A worker keeps the last object it saw for as long as it waits for another event: every policy of a list would be held at once. Both
+    # together, of 1,000 policies: 10 MiB instead of 39.
+    settings.watching.chunk_size = _PAGE
     settings.queueing.idle_timeout = _IDLE_SECONDS
     return settings
 
