@@ -125,6 +125,7 @@ def series(policy: model.Policy) -> Iterator[Series]:
         yield Series(f"{name}{{{identity}}}", value, _STEP, True)
     for quantile, value in _QUANTILES.items():
         yield Series(f'{names.LATENCY_QUANTILE}{{{identity},quantile="{quantile}"}}', value, _STEP, True)
+    yield Series(f"{names.MEMORY_GROWTH}{{{identity}}}", 0.1, _BLOCK, True)
     for objective in policy.objectives:
         for name, value in _PERIODS.items():
             yield Series(f'{name}{{{identity},objective="{objective.name}"}}', value, _BLOCK, name != names.PERIOD_BLOCKS)

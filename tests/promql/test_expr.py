@@ -116,8 +116,9 @@ def test_every_expression_of_a_full_policy_parses() -> None:
     assert [group.name for group in groups] == ["perfpolicy/ce-hub/operation-service/steps", "perfpolicy/ce-hub/operation-service/blocks"]
 
 
-def test_a_policy_without_objectives_and_proxies_has_no_second_tier() -> None:
-    assert [group.interval for group in rule_groups(a.a_policy(objectives=(), in_mesh=False))] == [timedelta(seconds=30)]
+def test_a_policy_without_objectives_proxies_and_a_limit_of_memory_has_no_second_tier() -> None:
+    policy = a.a_policy(objectives=(), in_mesh=False, thresholds=a.thresholds(memory=None))
+    assert [group.interval for group in rule_groups(policy)] == [timedelta(seconds=30)]
 
 
 def test_every_series_carries_the_identity_and_nothing_else_unexpected() -> None:

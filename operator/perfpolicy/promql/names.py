@@ -45,6 +45,13 @@ LATENCY_QUANTILE: Final = "perfpolicy:latency_seconds:quantile"
 CPU_RATIO: Final = "perfpolicy:cpu:ratio"
 MEMORY_RATIO: Final = "perfpolicy:memory:ratio"
 
+MEMORY_FLOOR: Final = "perfpolicy:memory_floor:block"
+"""The least memory of the last hour, of the limit."""
+MEMORY_GAIN: Final = "perfpolicy:memory_gain:block"
+"""By how much that is more than a day before."""
+MEMORY_GROWTH: Final = "perfpolicy:memory_growth:ratio"
+"""What it is expected to gain in two days more, of the room that is left."""
+
 REFUSED_AT: Final = "perfpolicy:proxy_refused:step"
 """By `pod`: there while the proxy goes on with listeners it accepted before it refused others; the value is when it accepted them (ms)."""
 REFUSED: Final = "perfpolicy:proxies_refused:count"

@@ -25,7 +25,7 @@ _STEPS: Final = (
     names.REVISION, names.OFFERED_RATE, names.SERVED_RATE, names.JUDGED_RATE, names.REFUSED, names.CPU_RATIO, names.MEMORY_RATIO,
     names.ERROR_RATIO, names.SLOW_RATIO, names.LATENCY_MEAN, names.LATENCY_QUANTILE,
 )  # fmt: skip
-_BLOCKS: Final = (names.BURN_RATE, names.PERIOD_BAD, names.PERIOD_TOTAL, names.PERIOD_BLOCKS)
+_BLOCKS: Final = (names.BURN_RATE, names.PERIOD_BAD, names.PERIOD_TOTAL, names.PERIOD_BLOCKS, names.MEMORY_GROWTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def threshold_queries(provider: model.Provider, share: int | None = None) -> tup
 
 
 def budget_queries(provider: model.Provider, share: int | None = None) -> tuple[Query, ...]:
-    """What budgets and burn rates are judged by, likewise.
+    """What budgets and burn rates are judged by, and growing memory is found by, likewise.
 
     The windows recorded with every step are asked for apart: four blocks of them would be forty samples of each.
     """

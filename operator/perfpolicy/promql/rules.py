@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from perfpolicy.policy import model
-from perfpolicy.promql import alerts, names, objectives, recording, refusals
+from perfpolicy.promql import alerts, growth, names, objectives, recording, refusals
 from perfpolicy.promql.expr import call, number
 from perfpolicy.promql.rule import RuleGroup, block_of, checked, record
 
@@ -50,7 +50,7 @@ def _tiers(policy: model.Policy) -> tuple[RuleGroup, RuleGroup]:
         if policy.objectives
         else ()
     )
-    blocks = (*budgets, *alerts.slow_alerts(policy))
+    blocks = (*budgets, *growth.growth(policy), *alerts.slow_alerts(policy))
     prefix = f"perfpolicy/{policy.key}"
     return (
         RuleGroup(f"{prefix}/steps", provider.rule_interval, provider.query_offset, steps),
