@@ -26,8 +26,8 @@ from perfpolicy.api.status import (
 )
 from perfpolicy.errors import Problem
 from perfpolicy.evaluate import wire
-from perfpolicy.evaluate.evaluation import Evaluation, said_polled
-from perfpolicy.policy.antipatterns import AGGRESSIVE_POLLING, AntiPattern
+from perfpolicy.evaluate.evaluation import Evaluation, told
+from perfpolicy.policy.antipatterns import AGGRESSIVE_POLLING, MEMORY_GROWTH, AntiPattern
 from perfpolicy.policy.model import ClassRef
 from perfpolicy.vocabulary import ConditionStatus, ConditionType, Reason, Verdict
 
@@ -198,8 +198,9 @@ def _verdicts(status: Status) -> dict[str, Verdict]:
 
 
 def _anti_patterns(accepted: AcceptedState, evaluation: Evaluation | None, before: Status) -> Iterable[AntiPatternStatus]:
-    polled = said_polled(before) if evaluation is None else evaluation.polled
-    found = (*accepted.anti_patterns, *([AGGRESSIVE_POLLING] if polled else []))
+    polled = told(before, AGGRESSIVE_POLLING) if evaluation is None else evaluation.polled
+    growing = told(before, MEMORY_GROWTH) if evaluation is None else evaluation.growing
+    found = (*accepted.anti_patterns, *([AGGRESSIVE_POLLING] if polled else []), *([MEMORY_GROWTH] if growing else []))
     return map(wire.anti_pattern, found[:MAX_ANTIPATTERNS])
 
 

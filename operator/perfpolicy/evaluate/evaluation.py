@@ -8,13 +8,14 @@ from perfpolicy.api.status import Status
 from perfpolicy.errors import MetricsUnavailable
 from perfpolicy.evaluate import budget, severity
 from perfpolicy.evaluate.budget import BudgetOutcome
+from perfpolicy.evaluate.growing import grows
 from perfpolicy.evaluate.health import Health, health_of
 from perfpolicy.evaluate.maintenance import Maintenance, active
 from perfpolicy.evaluate.observation import STALE_INTERVALS, Direct, Reading, Snapshot, sample_name
 from perfpolicy.evaluate.polling import polled
 from perfpolicy.evaluate.text import exact
 from perfpolicy.evaluate.verdicts import Outcome, Threshold, Track, hold, judge, suspend, thresholds, unloaded
-from perfpolicy.policy.antipatterns import AGGRESSIVE_POLLING
+from perfpolicy.policy.antipatterns import AGGRESSIVE_POLLING, MEMORY_GROWTH, AntiPattern
 from perfpolicy.policy.model import Policy, Proxy
 from perfpolicy.promql import names
 from perfpolicy.promql.rules import revision
@@ -40,6 +41,8 @@ class Evaluation:
     """Planned maintenance that lasts."""
     polled: bool = False
     """Callers poll aggressively, as last measured."""
+    growing: bool = False
+    """Memory grows towards its limit, as last measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class EvaluationMemory:
     """The backend answers, and has had no rules of this policy at all for less than three intervals: raw metrics are worth a question."""
     refused: bool = False
     polled: bool = False
+    growing: bool = False
     expected: tuple[Policy, int] | None = None
     """The rules' revision and the policy it was computed for: computing it costs milliseconds, so it is done once per change."""
 
@@ -71,7 +75,8 @@ class EvaluationMemory:
         budgets = {item.name: (item.verdict, item.since) for item in status.objectives}
         programmed = status.condition(ConditionType.PROGRAMMED)
         refused = programmed is not None and programmed.reason is Reason.REJECTED
-        return EvaluationMemory(tracks, budgets, refused=refused, polled=said_polled(status))
+        polled, growing = told(status, AGGRESSIVE_POLLING), told(status, MEMORY_GROWTH)
+        return EvaluationMemory(tracks, budgets, refused=refused, polled=polled, growing=growing)
 
 
 def evaluate(
@@ -109,6 +114,7 @@ def evaluate(
     refusing = _value(policy, reading, names.REFUSED) if known else None
     refused = policy.traffic.proxy != Proxy() and (memory.refused if refusing is None else refusing > 0)
     polling = polled(policy, reading, memory.polled) if known else memory.polled
+    growing = grows(policy, reading, memory.growing) if known and maintenance is None else memory.growing
     evaluation = Evaluation(
         policy=policy,
         source=source,
@@ -121,14 +127,15 @@ def evaluate(
         refused=refused,
         maintenance=maintenance,
         polled=polling,
+        growing=growing,
     )
     verdicts = {outcome.objective.name: (outcome.verdict, outcome.since) for outcome in budgets}
-    return evaluation, EvaluationMemory(tracks, verdicts, unloaded_since, unrecorded, refused, polling, expected)
+    return evaluation, EvaluationMemory(tracks, verdicts, unloaded_since, unrecorded, refused, polling, growing, expected)
 
 
-def said_polled(status: Status) -> bool:
-    """Whether a status lists aggressive polling."""
-    return any(found.name == AGGRESSIVE_POLLING.name for found in status.anti_patterns)
+def told(status: Status, what: AntiPattern) -> bool:
+    """Whether a status lists an anti-pattern."""
+    return any(found.name == what.name for found in status.anti_patterns)
 
 
 def _judge(

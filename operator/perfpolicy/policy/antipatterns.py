@@ -31,6 +31,14 @@ AGGRESSIVE_POLLING: Final = AntiPattern(
     solution="let callers wait as Retry-After says, longer each time, or be told of changes instead of asking; raise a limit too low",
 )
 """Of the traffic, so found where samples are judged (evaluate/polling.py). Without figures, each of which would be a status write."""
+MEMORY_GROWTH: Final = AntiPattern(
+    name="MemoryGrowth",
+    path="spec.workload",
+    symptom="memory was above the day before all day long, and at this pace fills its limit within two days",
+    impact="pods are killed at the limit, one after the other and with the requests they have, and begin anew to grow",
+    solution="let a heap profile tell what is kept and never freed: caches without a bound, sessions, listeners; till then restart in time",
+)
+"""Of what was measured, likewise (evaluate/growing.py)."""
 
 
 def antipatterns(policy: model.Policy) -> tuple[AntiPattern, ...]:

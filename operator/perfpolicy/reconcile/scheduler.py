@@ -325,6 +325,7 @@ def verdicts(evaluation: Evaluation) -> tuple[object, ...]:
         evaluation.source,
         evaluation.refused,
         evaluation.polled,
+        evaluation.growing,
         evaluation.maintenance,
         tuple((outcome.verdict, outcome.reason) for outcome in evaluation.thresholds),
         tuple((outcome.verdict, outcome.reason) for outcome in evaluation.objectives),
