@@ -255,7 +255,8 @@ def some_calls_are_held_back_and_some_fail_on_purpose(cluster: Cluster) -> objec
         entries = logged(cluster, load.NAMESPACE, "k6", path)
         assert len(entries) == times
         held = [entry["duration"] for entry in entries if "DI" in (entry["response_flags"] or "").split(",")]
-        assert min(held, default=0) >= 1500, held
+        # A busy Envoy's clock is that of its last turn: its 1500 ms may be some less.
+        assert min(held, default=0) >= 1200, held
         return len(held)
 
     delayed = eventually(held_back)
