@@ -18,12 +18,13 @@ from perfpolicy.metrics.client import PrometheusBackend
 from tests import builders as a
 
 Answer = tuple[int, bytes, float]
-SERIES = {"metric": {"__name__": "perfpolicy:errors:ratio"}, "values": [[1.0, "2"]]}
+SERIES = {"metric": {"__name__": "perfpolicy:errors:ratio"}, "values": ((1.0, 2.0),)}
 
 
 def good(*results: Any, **more: Any) -> Answer:
-    """A backend's successful answer."""
-    return 200, json.dumps({"status": "success", "data": {"resultType": "matrix", "result": list(results)}, **more}).encode(), 0
+    """A backend's successful answer, with values as text."""
+    written = [each | {"values": [[time, f"{value}"] for time, value in each["values"]]} for each in results]
+    return 200, json.dumps({"status": "success", "data": {"resultType": "matrix", "result": written}, **more}).encode(), 0
 
 
 class Server(ThreadingHTTPServer):
@@ -145,7 +146,7 @@ def test_a_partial_answer_is_not_taken_for_the_whole(server: Server, connect: Co
 
 
 def test_the_word_warnings_in_a_label_is_no_warning(server: Server, connect: Connect) -> None:
-    series = {"metric": {"warnings": "x"}, "values": []}
+    series = {"metric": {"warnings": "x"}, "values": ()}
     server.answer = good(series)
     assert connect().query("up") == [series]
 

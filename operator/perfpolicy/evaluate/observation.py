@@ -22,6 +22,8 @@ from perfpolicy.policy.model import Policy
 from perfpolicy.promql import names
 from perfpolicy.vocabulary import Reason
 
+LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
+"""A sample's time beyond it is garbage."""
 STALE_INTERVALS: Final = 3
 """A sample further from now than this many rule intervals, in the past or (where clocks disagree) in the future, is stale."""
 _DISTINGUISHING: Final = tuple(sorted((names.QUANTILE, names.OBJECTIVE, names.WINDOW)))
@@ -130,8 +132,10 @@ def _together(apart: Iterable[Mapping[SampleName, Row]]) -> Mapping[SampleName, 
 
 
 def add_series(rows: Rows, labels: Any, values: Any) -> None:
-    """File one series of a backend's answer under its owner; what is not labelled as ours, or is garbage, is dropped."""
-    if not isinstance(labels, dict) or not isinstance(values, list):
+    """File one series of a backend's answer under its owner; what is not labelled as ours, or is garbage, is dropped. `values`: a tuple
+    (JSON has none) is of points already, read by metrics/answer.py.
+    """
+    if not isinstance(labels, dict) or not isinstance(values, list | tuple):
         return
     identity: list[Any] = [labels.get(label) for label in _IDENTITY]
     for part in identity:
@@ -148,7 +152,7 @@ def add_series(rows: Rows, labels: Any, values: Any) -> None:
     if key in found:
         found[key].series += 1
     else:
-        found[key] = Row(points(values))
+        found[key] = Row(values if isinstance(values, tuple) else points(values))
 
 
 @lru_cache(maxsize=4096)
@@ -197,9 +201,6 @@ def observe(rows: Mapping[SampleName, Row] | MetricsUnavailable, name: SampleNam
     return Observation(Sample(value, _moment(time)), points=row.points)
 
 
-_LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
-
-
 _GARBAGE: Final[Point] = (-math.inf, math.nan)
 
 
@@ -210,4 +211,4 @@ def _point(item: Any) -> Point:
         time, value = float(item[0]), float(item[1])
     except (TypeError, ValueError, OverflowError):
         return _GARBAGE
-    return (time, value) if 0 <= time < _LATEST else _GARBAGE
+    return (time, value) if 0 <= time < LATEST else _GARBAGE

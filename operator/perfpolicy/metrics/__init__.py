@@ -1,1 +1,1 @@
-"""The only code that talks to Prometheus. Answers are handed on unread (evaluate/observation.py judges them), or MetricsUnavailable."""
+"""The only code that talks to Prometheus. Answers are handed on unjudged (evaluate/observation.py does that), or MetricsUnavailable."""
