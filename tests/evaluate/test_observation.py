@@ -151,3 +151,27 @@ def test_a_fresh_finite_sample_is_kept_exactly(age: float, value: float) -> None
     assert NOW - observation.newest.time <= timedelta(seconds=91)
     assert observation.newest.time.tzinfo == UTC
     assert isinstance(observation.newest.time, datetime)
+
+
+@pytest.mark.parametrize("more", [{"cluster": "a"}, {names.QUANTILE: None}, {"cluster": None}, {names.WINDOW: 7}])
+def test_an_odd_or_unknown_label_keeps_a_row_apart_from_the_policy_s_own(more: dict[str, Any]) -> None:
+    rows: Rows = {}
+    own = labels_of(a.a_policy(), names.ERROR_RATIO)
+    for labels, value in ((own, "0.5"), ({**own, **more}, "0"), ({**own, "__name__": names.REVISION}, "1")):
+        add_series(rows, labels, [ago(0, value)])
+    newest = observe(Snapshot(rows).of(a.a_policy()), sample_name(names.ERROR_RATIO), NOW, STEP).newest
+    assert newest is not None
+    assert newest.value == 0.5
+
+
+@pytest.mark.parametrize("label", ["__name__", names.NAMESPACE, names.POLICY, names.UID])
+@pytest.mark.parametrize("value", [None, "", 7, [], {}])
+def test_a_row_without_a_whole_identity_belongs_to_nobody(label: str, value: Any) -> None:
+    rows: Rows = {}
+    for labels in (
+        labels_of(a.a_policy(), "x") | {label: value},
+        labels_of(a.a_policy(), "y"),
+        labels_of(a.a_policy(), "y") | {label: value},
+    ):
+        add_series(rows, labels, [ago(0)])
+    assert [list(named) for apart in rows.values() for named in apart.values()] == [[sample_name("y")]]

@@ -10,7 +10,7 @@ while somebody forges that series, too, is nothing known: a forged block of the 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -26,7 +26,8 @@ LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
 """A sample's time beyond it is garbage."""
 STALE_INTERVALS: Final = 3
 """A sample further from now than this many rule intervals, in the past or (where clocks disagree) in the future, is stale."""
-_DISTINGUISHING: Final = tuple(sorted((names.QUANTILE, names.OBJECTIVE, names.WINDOW)))
+_DISTINGUISHING: Final = (names.OBJECTIVE, names.QUANTILE, names.WINDOW)
+"""Sorted."""
 
 
 class Owner(NamedTuple):
@@ -119,7 +120,8 @@ def sample_name(series: str, **labels: str) -> SampleName:
 
 
 _REVISION: Final = sample_name(names.REVISION)
-_IDENTITY: Final = ("__name__", names.NAMESPACE, names.POLICY, names.UID)
+_OWNER: Final = (names.NAMESPACE, names.POLICY, names.UID)
+_IDENTITY: Final = ("__name__", *_OWNER)
 _WRITTEN: Final = frozenset({*_IDENTITY, *_DISTINGUISHING})
 
 
@@ -137,28 +139,42 @@ def add_series(rows: Rows, labels: Any, values: Any) -> None:
     """
     if not isinstance(labels, dict) or not isinstance(values, list | tuple):
         return
-    identity: list[Any] = [labels.get(label) for label in _IDENTITY]
-    for part in identity:
-        if not isinstance(part, str) or not part:
+    label: Callable[[str], Any] = labels.get
+    owner = Owner(label(names.NAMESPACE), label(names.POLICY), label(names.UID))
+    try:
+        named = _name(label("__name__"), label(names.OBJECTIVE), label(names.QUANTILE), label(names.WINDOW))
+        apart = rows.get(owner)
+    except TypeError:
+        return  # a list or an object for a label
+    if named is None:
+        return
+    if apart is None:
+        if not all(isinstance(part, str) and part for part in owner):
             return
-    series, *incarnation = identity
-    own = tuple([(label, str(labels[label])) for label in _DISTINGUISHING if label in labels])
-    extra = tuple(sorted((str(label), str(labels[label])) for label in labels.keys() - _WRITTEN)) if len(labels) > len(own) + 4 else ()
-    owner = Owner(*incarnation)
-    if owner not in rows:
-        rows[owner] = {}
-    found = rows[owner].setdefault(extra, {})
-    key = _name(series, own)
-    if key in found:
-        found[key].series += 1
+        apart = rows[owner] = {}
+    name, written = named
+    extra = () if len(labels) == written else _extra(labels)
+    found = apart.get(extra)
+    if found is None:
+        found = apart[extra] = {}
+    row = found.get(name)
+    if row is None:
+        found[name] = Row(values if isinstance(values, tuple) else points(values))
     else:
-        found[key] = Row(values if isinstance(values, tuple) else points(values))
+        row.series += 1
 
 
 @lru_cache(maxsize=4096)
-def _name(series: str, labels: tuple[tuple[str, str], ...]) -> SampleName:
-    """One object for the series of that name of all policies."""
-    return SampleName(series, labels)
+def _name(series: Any, *distinguishing: Any) -> tuple[SampleName, int] | None:
+    """One object for the series of that name of all policies, and how many labels the rules write on it."""
+    if not isinstance(series, str) or not series:
+        return None
+    labels = tuple((label, str(value)) for label, value in zip(_DISTINGUISHING, distinguishing, strict=True) if value is not None)
+    return SampleName(series, labels), len(labels) + len(_IDENTITY)
+
+
+def _extra(labels: Mapping[Any, Any]) -> Extra:
+    return tuple(sorted((str(label), str(value)) for label, value in labels.items() if label not in _WRITTEN or value is None))
 
 
 def points(values: Iterable[Any]) -> tuple[Point, ...]:
