@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from perfpolicy.errors import MetricsUnavailable
@@ -187,34 +186,40 @@ class Reading:
 
     def __init__(self, rows: Mapping[SampleName, Row] | MetricsUnavailable, now: datetime, late: timedelta) -> None:
         """`late`: how much older than their evaluation samples are on purpose."""
-        self.rows, self.now, self._meant = rows, now, now - late
+        self.rows, self.now, self._meant = rows, now, (now - late).timestamp()
         self._read: dict[SampleName, Observation] = {}
 
     def observe(self, name: SampleName, interval: timedelta) -> Observation:
         """The samples of `name`, whose series is recorded every `interval`. Never raises, whatever the backend sent."""
         found = self._read.get(name)
         if found is None:
-            found = self._read[name] = observe(self.rows, name, self._meant, interval)
+            found = self._read[name] = self._observe(name, interval)
         return found
+
+    def _observe(self, name: SampleName, interval: timedelta) -> Observation:
+        if isinstance(self.rows, MetricsUnavailable):
+            return _NOTHING[Reason.SOURCE_UNREACHABLE]
+        row = self.rows.get(name)
+        if row is None or not row.points:
+            return _NOTHING[Reason.NO_DATA]
+        if row.series > 1:
+            return _NOTHING[Reason.SEVERAL_SERIES]
+        time, value = max(row.points)
+        if time == -math.inf:
+            return _NOTHING[Reason.NOT_A_NUMBER]
+        if abs(self._meant - time) > interval.total_seconds() * STALE_INTERVALS:
+            return _NOTHING[Reason.STALE_SAMPLE]
+        if not math.isfinite(value):
+            return _NOTHING[Reason.NOT_A_NUMBER]
+        return Observation(Sample(value, _moment(time)), None, row.points)
+
+
+_NOTHING: Final = {reason: Observation(reason=reason) for reason in Reason}
 
 
 def observe(rows: Mapping[SampleName, Row] | MetricsUnavailable, name: SampleName, now: datetime, interval: timedelta) -> Observation:
-    """The samples of `name`, whose series is recorded every `interval`. Never raises, whatever the backend sent."""
-    if isinstance(rows, MetricsUnavailable):
-        return Observation(reason=Reason.SOURCE_UNREACHABLE)
-    row = rows.get(name)
-    if row is None or not row.points:
-        return Observation(reason=Reason.NO_DATA)
-    if row.series > 1:
-        return Observation(reason=Reason.SEVERAL_SERIES)
-    time, value = max(row.points, key=itemgetter(0))
-    if time == -math.inf:
-        return Observation(reason=Reason.NOT_A_NUMBER)
-    if abs(now.timestamp() - time) > interval.total_seconds() * STALE_INTERVALS:
-        return Observation(reason=Reason.STALE_SAMPLE)
-    if not math.isfinite(value):
-        return Observation(reason=Reason.NOT_A_NUMBER)
-    return Observation(Sample(value, _moment(time)), points=row.points)
+    """The samples of one name, read once."""
+    return Reading(rows, now, timedelta()).observe(name, interval)
 
 
 _GARBAGE: Final[Point] = (-math.inf, math.nan)
