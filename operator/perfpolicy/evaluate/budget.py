@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from perfpolicy.evaluate.observation import Observation, Reading, Sample, SampleName, sample_name
 from perfpolicy.policy.model import Objective, Policy
@@ -21,8 +20,7 @@ _EXHAUSTION_WINDOW: Final = timedelta(hours=1)
 REPORTED_WINDOWS: Final = tuple(sorted({*objectives.STEP_WINDOWS, *objectives.BLOCK_WINDOWS}))
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetOutcome:
+class BudgetOutcome(NamedTuple):
     """One objective judged. Ratios: 1 is everything; `remaining` is negative when overspent. Figures are None while unknown."""
 
     objective: Objective

@@ -14,7 +14,7 @@ from perfpolicy.evaluate.maintenance import Maintenance, active
 from perfpolicy.evaluate.observation import STALE_INTERVALS, Direct, Reading, Snapshot, sample_name
 from perfpolicy.evaluate.polling import polled
 from perfpolicy.evaluate.text import exact
-from perfpolicy.evaluate.verdicts import Outcome, Threshold, Track, hold, judge, suspend, thresholds, unloaded
+from perfpolicy.evaluate.verdicts import Outcome, Threshold, Track, hold, judge, silence, suspend, thresholds, unloaded
 from perfpolicy.policy.antipatterns import AGGRESSIVE_POLLING, MEMORY_GROWTH, AntiPattern
 from perfpolicy.policy.model import Policy, Proxy
 from perfpolicy.promql import names
@@ -102,10 +102,11 @@ def evaluate(
         source, message = Reason.DIRECT_QUERIES, f"{message}: values are of its raw metrics"
         measured = Reading(direct.rows, now, late)
     maintenance = active(policy, now)
+    silent = silence(policy, measured)
     outcomes: list[Outcome] = []
     tracks: dict[str, Track] = {}
     for threshold in thresholds(policy):
-        outcome, track = _judge(policy, source, maintenance, threshold, measured, memory.tracks.get(threshold.name))
+        outcome, track = _judge(policy, source, maintenance, threshold, measured, memory.tracks.get(threshold.name), silent)
         outcomes.append(outcome)
         tracks[threshold.name] = track
     if budgets is None:
@@ -139,7 +140,13 @@ def told(status: Status, what: AntiPattern) -> bool:
 
 
 def _judge(
-    policy: Policy, source: Reason, maintenance: Maintenance | None, threshold: Threshold, reading: Reading, track: Track | None
+    policy: Policy,
+    source: Reason,
+    maintenance: Maintenance | None,
+    threshold: Threshold,
+    reading: Reading,
+    track: Track | None,
+    silent: Reason | None,
 ) -> tuple[Outcome, Track]:
     """While other rules than the present ones are loaded, the last verdict stands; after three intervals there is none."""
     if source is Reason.PENDING:
@@ -148,7 +155,7 @@ def _judge(
         return unloaded(threshold, track, reading.now)
     if maintenance is not None:
         return suspend(policy, threshold, reading, track)
-    return judge(policy, threshold, reading, track)
+    return judge(policy, threshold, reading, track, silent)
 
 
 def _source(policy: Policy, reading: Reading, expected: int, unloaded_since: datetime | None) -> tuple[Reason, str, datetime | None]:

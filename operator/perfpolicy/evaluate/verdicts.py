@@ -8,11 +8,11 @@ After a restart or a change of leader `Track.resume` starts from the verdict in 
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from perfpolicy.evaluate.observation import Observation, Reading, Sample, SampleName, sample_name
 from perfpolicy.policy.model import Policy, Thresholds
@@ -37,13 +37,8 @@ class Threshold:
     lower: bool = False
     traffic: bool = True
 
-    def violated(self, value: float) -> bool:
-        """Whether a finite value breaks the limit."""
-        return value < float(self.limit) if self.lower else value > float(self.limit)
 
-
-@dataclass(frozen=True, slots=True)
-class Track:
+class Track(NamedTuple):
     """What is remembered of one threshold. `decided` is the hysteresis' state, `shown` what the status says."""
 
     limit: Decimal
@@ -62,8 +57,7 @@ class Track:
         return Track(limit, since, verdict, verdict, 0, Verdict.UNKNOWN, last)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """One threshold judged: the shown verdict, why it is Unknown or held, and the newest sample."""
 
     threshold: Threshold
@@ -102,12 +96,21 @@ def _each(wanted: Thresholds) -> Iterator[Threshold]:
         yield Threshold("memory", wanted.memory, sample_name(names.MEMORY_RATIO), "%", traffic=False)
 
 
-def judge(policy: Policy, threshold: Threshold, reading: Reading, track: Track | None) -> tuple[Outcome, Track]:
-    """The verdict of one threshold from this cycle's rows and what is remembered of it."""
+def silence(policy: Policy, reading: Reading) -> Reason | None:
+    """Why nothing can be said of requests: too few of them are judged, or it is not known how many."""
+    rate = reading.observe(_JUDGED_RATE, policy.metrics.provider.rule_interval)
+    if rate.newest is None:
+        return rate.reason
+    return Reason.LOW_TRAFFIC if rate.newest.value < policy.metrics.minimum_rate else None
+
+
+def judge(policy: Policy, threshold: Threshold, reading: Reading, track: Track | None, silent: Reason | None) -> tuple[Outcome, Track]:
+    """The verdict of one threshold from this cycle's rows and what is remembered of it. `silent`: what `silence` says of the reading."""
     interval, now = policy.metrics.provider.rule_interval, reading.now
     track = _track(threshold, track, now)
     observation = reading.observe(threshold.series, interval)
-    reason = _no_verdict(policy, threshold, reading, observation)
+    # Low traffic comes before no data: a ratio without requests is absent on purpose.
+    reason = (silent if threshold.traffic else None) or observation.reason
     if reason is not None:
         return _without(policy, threshold, track, reason, observation.newest, now)
     track = advance(track, _judged(policy, threshold, reading, observation, track.last), interval * FORGET_INTERVALS)
@@ -142,14 +145,14 @@ def advance(track: Track, samples: Iterable[tuple[datetime, bool]], forget: time
         if track.last is not None and time <= track.last:
             continue
         if track.last is not None and time - track.last > forget:
-            track = replace(track, decided=Verdict.UNKNOWN, against=0, leaning=Verdict.UNKNOWN)
+            track = track._replace(decided=Verdict.UNKNOWN, against=0, leaning=Verdict.UNKNOWN)
         track = _count(track, time, Verdict.VIOLATED if is_bad else Verdict.MET)
     return track
 
 
 def show(track: Track, verdict: Verdict, now: datetime) -> Track:
     """The track with `verdict` shown; `since` moves only when that is a change."""
-    return track if track.shown is verdict else replace(track, shown=verdict, since=now)
+    return track if track.shown is verdict else track._replace(shown=verdict, since=now)
 
 
 def _track(threshold: Threshold, track: Track | None, now: datetime) -> Track:
@@ -167,17 +170,6 @@ def _count(track: Track, time: datetime, says: Verdict) -> Track:
     return Track(track.limit, track.since, decided, track.shown, against, says, time)
 
 
-def _no_verdict(policy: Policy, threshold: Threshold, reading: Reading, observation: Observation) -> Reason | None:
-    """Why nothing can be said. Low traffic comes before no data: a ratio without requests is absent on purpose."""
-    if threshold.traffic:
-        rate = reading.observe(_JUDGED_RATE, policy.metrics.provider.rule_interval)
-        if rate.newest is None:
-            return rate.reason
-        if rate.newest.value < policy.metrics.minimum_rate:
-            return Reason.LOW_TRAFFIC
-    return observation.reason
-
-
 def _without(
     policy: Policy, threshold: Threshold, track: Track, reason: Reason, sample: Sample | None, now: datetime
 ) -> tuple[Outcome, Track]:
@@ -191,11 +183,14 @@ def _without(
 
 def _judged(
     policy: Policy, threshold: Threshold, reading: Reading, observation: Observation, since: datetime | None
-) -> Iterator[tuple[datetime, bool]]:
+) -> list[tuple[datetime, bool]]:
     """(time, bad) per sample newer than `since`. Throughput breaks its lower bound only where as much was offered at the same time."""
+    limit, samples = float(threshold.limit), observation.since(since)
     if not threshold.lower:
-        yield from ((time, threshold.violated(value)) for value, time in observation.since(since))
-        return
+        return [(time, value > limit) for value, time in samples]
+    below = [(time, value < limit) for value, time in samples]
+    if not any(bad for _, bad in below):
+        return below
     offered = reading.observe(_OFFERED_RATE, policy.metrics.provider.rule_interval)
-    asked = {time for value, time in offered.since(since) if value >= float(threshold.limit)}
-    yield from ((time, time in asked and threshold.violated(value)) for value, time in observation.since(since))
+    asked = {time for value, time in offered.since(since) if value >= limit}
+    return [(time, bad and time in asked) for time, bad in below]
