@@ -73,6 +73,13 @@ def test_a_burst_within_good_samples_is_none() -> None:
     assert not evaluate(POLICY, found, EvaluationMemory(), NOW)[0].polled
 
 
+def test_a_sample_of_one_rate_alone_is_no_share() -> None:
+    times = [(NOW - STEP * number).timestamp() for number in reversed(range(4))]
+    offered, judged = ([[time, rate] for time in some] for some, rate in ((times, "100"), (times[:-1], "10")))
+    found = answer(POLICY, {names.OFFERED_RATE: offered, names.JUDGED_RATE: judged})
+    assert evaluate(POLICY, found, EvaluationMemory(), NOW)[0].polled
+
+
 @pytest.mark.parametrize("garbage", ["", [NOW.timestamp() - 1, "NaN"], [NOW.timestamp() - 1, "+Inf"]])
 def test_garbage_among_the_samples_is_no_sample(garbage: object) -> None:
     times = [(NOW - STEP * number).timestamp() for number in reversed(range(3))]
