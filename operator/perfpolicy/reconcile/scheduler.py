@@ -327,8 +327,8 @@ def verdicts(evaluation: Evaluation) -> tuple[object, ...]:
         evaluation.polled,
         evaluation.growing,
         evaluation.maintenance,
-        tuple((outcome.verdict, outcome.reason) for outcome in evaluation.thresholds),
-        tuple((outcome.verdict, outcome.reason) for outcome in evaluation.objectives),
+        [(outcome.verdict, outcome.reason) for outcome in evaluation.thresholds],
+        [(outcome.verdict, outcome.reason) for outcome in evaluation.objectives],
         evaluation.severity,
         None if evaluation.health is None else evaluation.health.level,
     )
