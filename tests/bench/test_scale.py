@@ -42,5 +42,6 @@ def test_what_a_policy_takes_is_told_from_one_size_to_the_next() -> None:
 def test_ratios_come_first_and_the_late_ones_count() -> None:
     found = rows(SMALL)
     assert found["until all are Programmed, beside bare asyncio"] == ["1.20 × (6.0 / 5.0 s)"]
+    assert rows(replace(SMALL, bare=None))["until all are Programmed, beside bare asyncio"] == ["6.0 s"]
     assert found["edit of one until its status says so, p50 / p95"] == ["50 / 50 ms"]
     assert found["the same of a tenant with 10, while all are edited"] == ["200 / 900 ms (2.0 s)"]
