@@ -161,7 +161,8 @@ def interrupted(pair: Pair, interrupt: Callable[[], object], resume: Callable[[]
     # It is back when it has looked at the Lease a few times, as standbys do.
     eventually(lambda: len(pair.asked(since, former)) > 10 and leader.readiness()["leader"]["holder"] == successor)
     eventually(lambda: not waiting(cluster, namespace), seconds=60)
-    assert [one for one in pair.asked(since, former) if one.is_write] == []
+    # A renewal that was on its way in that moment is refused, as it names the Lease's former version.
+    assert [one for one in pair.asked(since, former) if one.is_write and (one.resource, one.code) != ("leases", 409)] == []
     assert len([one for one in pair.asked(since, former) if one.resource == "leases"]) > 3
     assert leader.running
     assert (leader.readiness()["ready"], leader.readiness()["leader"]["leads"]) == (True, False)
