@@ -50,7 +50,8 @@ QUIET: Final = 3.0
 SERVICE: Final = Resource("", "v1", "Service", "services")
 DEPLOYMENT: Final = Resource("apps", "v1", "Deployment", "deployments")
 _KINDS: Final = (POLICIES, *(Resource(kind.group, kind.version, kind.kind, kind.plural) for kind in KINDS))
-_PASSING: Final = frozenset({"lastTransitionTime", "since", "sampleTime", "clusterIP", "clusterIPs", "uid", "lastEvaluated"})
+_PASSING: Final = frozenset({"lastTransitionTime", "since", "sampleTime", "clusterIP", "clusterIPs", "uid", "lastEvaluated", "settled"})
+"""What is of one run: times, and what is made of UIDs and times."""
 _NOT_KEPT: Final = frozenset({APPLIED_ANNOTATION, "deployment.kubernetes.io/revision", "kubectl.kubernetes.io/last-applied-configuration"})
 
 State = dict[str, Any]
