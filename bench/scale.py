@@ -281,18 +281,18 @@ async def measure(cluster: Cluster, api: Api, count: int, folder: Path, console:
         await until_idle(process, count)
         resident, sent = process.resident_bytes, requests_since(cluster, since, None)
         example = await api.send("GET", path_of(policies[0]), accept="application/json")
-        tell(f"{EDITS} edits, one at a time")
+        tell(f"Programmed in {operator:.1f} s, {_mib(resident)} MiB; {EDITS} edits, one at a time")
         edits = [await edited(api, policies[(number * PER_NAMESPACE + 1) % count], number) for number in range(EDITS)]
-        tell(f"edits of {SMALL} while all are edited")
+        tell(f"{_delays(tuple(sorted(edits)))}; edits of {SMALL} while all are edited")
         small = policies_in(quiet, SMALL)
         await timed(api, small, create(api, small), PATIENCE)
         flood, beside = await flooded(api, process, policies, small)
         await until_idle(process, count)
-        tell(f"{QUIET_SECONDS} s in which nothing happens")
+        tell(f"{_delays(tuple(beside))}, all in {flood:.1f} s; {QUIET_SECONDS} s in which nothing happens")
         position, before = audit.position(cluster.lab.audit_log), process.cpu_seconds
         await asyncio.sleep(QUIET_SECONDS)
         steady, steady_writes = (process.cpu_seconds - before) / QUIET_SECONDS, cluster.writes(position).total()
-    tell("restart")
+    tell(f"{steady:.1%} of a core, {steady_writes} writes; restart")
     lease = {"lease": PREFIX, "lease_namespace": quiet}
     with ExitStack() as stack:
         position, start = audit.position(cluster.lab.audit_log), time.monotonic()
@@ -301,9 +301,9 @@ async def measure(cluster: Cluster, api: Api, count: int, folder: Path, console:
         restart, restarted = time.monotonic() - start, first.resident_bytes
         restart_writes = sum(number for one, number in cluster.writes(position).items() if one.resource != "leases")
         second = stack.enter_context(Operator(cluster.lab, log, free_port(), PROGRAM, **lease))
-        tell("failover")
+        tell(f"walked in {restart:.1f} s, {restart_writes} writes, {_mib(restarted)} MiB; failover")
         first_write, walked, walked_writes = await failover(cluster, first, second, policies)
-    tell("kopf alone")
+    tell(f"drift repaired in {first_write:.1f} s, walked in {walked:.1f} s; kopf alone")
     alone = (sys.executable, "-m", "bench.kopf_alone", str(cluster.lab.kubeconfig), str(count + SMALL))
     kopf = int((await asyncio.to_thread(subprocess.run, alone, stdout=subprocess.PIPE, check=True, text=True)).stdout)
     bare = None
