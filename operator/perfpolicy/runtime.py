@@ -113,6 +113,7 @@ class Runtime:
             states=self.states,
             requeue=self.queue.add,
             asked=self.queue.asked,
+            again=self.queue.again,
             resolved_changed=self._resolved_changed,
             evaluate_new=self._scheduler.evaluate_new,
             still_there=self._still_there,

@@ -16,6 +16,7 @@ from perfpolicy.policy.model import PolicyKey
 from perfpolicy.promql.rules import revision
 from perfpolicy.reconcile.applier import Applier
 from perfpolicy.reconcile.children import ChildRef
+from perfpolicy.reconcile.foreign import AUTOSCALER
 from perfpolicy.reconcile.hub import NAMESPACE, SERVICE, Hub
 from perfpolicy.reconcile.policies import Classes, KnownPolicy, Policies
 from perfpolicy.reconcile.queue import Work
@@ -94,13 +95,14 @@ class Bench:
             classes=self.classes,
             hub=self.hub,
             objects=self.api,
-            applier=Applier(self.api, self.api, self.hub.children, lambda _: False, self.hub.foreign.scales),
+            applier=Applier(self.api, self.api, self.hub.children, lambda kind: kind == AUTOSCALER, self.hub.foreign.scales),
             statuses=self.api,
             notify=self._notify,
             now=lambda: self.clock,
             states=self.states,
             requeue=self.enqueue,
             asked=lambda _: 0.0,
+            again=lambda key: bool(self.queued.get(key, Work(0)) & Work.RECONCILE),
             resolved_changed=self._poke,
             evaluate_new=self._evaluate_new,
             still_there=self._still_there,

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from perfpolicy.errors import ApiUnavailable
 from perfpolicy.reconcile import settled
+from perfpolicy.reconcile.applier import ref_of
 from perfpolicy.reconcile.children import ChildRef
 from perfpolicy.render.manifest import GroupKind, Manifest
 from perfpolicy.render.registry import EVERYTHING, render
-from perfpolicy.vocabulary import APPLIED_ANNOTATION, POLICY_LABEL
+from perfpolicy.vocabulary import ADOPT_ANNOTATION, APPLIED_ANNOTATION, POLICY_LABEL
 from tests.reconcile.test_reconciler import DEPLOYMENT, WEB, Bench, changed, raw_class, raw_policy
 
 SERVICE = ChildRef(GroupKind("", "Service"), "ns", "web")
@@ -152,6 +154,82 @@ async def test_a_claim_of_somebody_else_is_heard_of(bench: Bench) -> None:
     bench.api.create({**foreign, "spec": {"host": "web.ns.svc.cluster.local"}})
     await bench.settle()
     assert bench.condition("Conflict") == ("True", "HostClaimed")
+
+
+def an_autoscaler(name: str, **annotations: str) -> dict[str, Any]:
+    """Somebody else's, of the policy's Deployment."""
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
+    metadata = {"name": name, "namespace": "ns", "annotations": annotations}
+    return {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": metadata, "spec": {"scaleTargetRef": target}}
+
+
+@pytest.mark.parametrize("scaler", [an_autoscaler("theirs"), an_autoscaler("web", **{ADOPT_ANNOTATION: "web"})], ids=["theirs", "offered"])
+async def test_replicas_are_taken_back_from_an_autoscaler_that_goes(bench: Bench, scaler: dict[str, Any]) -> None:
+    deployment = ChildRef(DEPLOYMENT, "ns", "web")
+    bench.api.create(scaler)
+    await bench.settle()
+    bench.api.edit(deployment, {"spec": {"replicas": 8}}, "kube-controller-manager", "scale")
+    await bench.settle()
+    await again(bench)
+    assert bench.api.objects[deployment]["spec"]["replicas"] == 8
+    bench.api.remove(ref_of(scaler))
+    await bench.settle()
+    assert bench.api.objects[deployment]["spec"]["replicas"] == 2
+
+
+async def test_an_autoscaler_of_somebody_else_beside_it_is_no_reason_to_render(bench: Bench, rendered: Rendered) -> None:
+    bench.api.create(an_autoscaler("theirs"))
+    await bench.settle()
+    assert rendered.times == 1
+    await again(bench)
+    assert rendered.times == 1
+
+
+async def test_what_an_observing_policy_left_alone_is_not_taken_for_wanted_when_it_is_enforced_again(bench: Bench) -> None:
+    bench.policies.put(changed(raw_policy(), mode="Observe"))
+    await bench.settle()
+    _edited(bench)
+    await bench.settle()
+    await restarted(bench, mode="Observe")
+    await again(bench)
+    bench.policies.put(changed(raw_policy(), version=3))
+    await bench.settle()
+    assert bench.api.objects[SERVICE]["spec"]["selector"] != {"app": "another"}
+
+
+async def test_a_child_made_anew_is_in_the_inventory_though_the_first_status_was_not_taken(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = bench.api.write
+
+    async def refused(*_: Any) -> bool:
+        raise ApiUnavailable("conflict")
+
+    monkeypatch.setattr(bench.api, "write", refused)
+    bench.api.remove(SERVICE)
+    with pytest.raises(ApiUnavailable):
+        await bench.settle()
+    monkeypatch.setattr(bench.api, "write", write)
+    await again(bench)
+    uids = {item["kind"]: item["uid"] for item in bench.api.statuses[WEB]["resources"]}
+    assert uids["Service"] == bench.api.objects[SERVICE]["metadata"]["uid"]
+
+
+async def test_a_controller_that_takes_a_route_over_while_others_are_written_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply = bench.api.apply
+    route = ChildRef(GroupKind("networking.istio.io", "VirtualService"), "ns", "web")
+
+    async def sharing(manifest: Manifest, *, force: bool, manager: str = "perfpolicy") -> Any:
+        answer = await apply(manifest, force=force, manager=manager)
+        if manifest["kind"] == "PrometheusRule":
+            ours = bench.api.objects[route]
+            bench.api._merge(route, {**ours, "metadata": {"name": "web", "namespace": "ns"}}, "flagger", "Apply", force=True)
+        return answer
+
+    monkeypatch.setattr(bench.api, "apply", sharing)
+    bench.policies.put(changed(raw_policy(), traffic={"timeout": "3s"}, thresholds={"window": "2m", "errorRate": {"max": "6%"}}))
+    await bench.settle()
+    assert bench.condition("Programmed")[0] == "False"
 
 
 async def test_another_program_renders_anew(bench: Bench, rendered: Rendered, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,12 @@ A sample that is a list of a number and a text is three objects that Python's lo
 thousand. An answer with anything else in it is parsed as it is, and judged sample by sample where it is filed (evaluate/observation.py).
 """
 
-import json
 from typing import Annotated, Any, Final, NotRequired
 
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from perfpolicy import json_text
 from perfpolicy.evaluate.observation import LATEST
 
 _Time = Annotated[float, Field(strict=True, ge=0, lt=LATEST, allow_inf_nan=False)]
@@ -17,7 +17,7 @@ _Time = Annotated[float, Field(strict=True, ge=0, lt=LATEST, allow_inf_nan=False
 
 class _Series(TypedDict):
     metric: dict[str, str]
-    values: tuple[tuple[_Time, float], ...]
+    values: NotRequired[tuple[tuple[_Time, float], ...]]
 
 
 class _Data(TypedDict):
@@ -39,4 +39,4 @@ def read(text: bytes) -> Any:
     try:
         return _ANSWER.validate_json(text)
     except ValueError:
-        return json.loads(text)
+        return json_text.load(text)

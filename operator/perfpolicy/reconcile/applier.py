@@ -137,6 +137,10 @@ class Applier:
             await self._prune(policy, before, desired, prunable - {AUTOSCALER}, since, outcome)
         return outcome
 
+    def complete(self, kind: GroupKind) -> bool:
+        """Whether every object of a kind is known right now, not only ours."""
+        return self._complete(kind)
+
     def unapplied(self, policy: Policy, manifests: Iterable[Manifest], prunable: frozenset[GroupKind]) -> tuple[ChildRef, ...]:
         """What `apply` would write or delete, by what is known without asking."""
         desired = {ref_of(manifest): manifest for manifest in manifests}

@@ -72,6 +72,10 @@ class WorkQueue:
         """When the work under way for a key was asked for (by the clock): whatever was true before then, the worker has to see."""
         return self._asked[key]
 
+    def again(self, key: PolicyKey) -> bool:
+        """Whether a reconcile was added for a key since a worker took it."""
+        return bool(self._running.get(key, Work(0)) & Work.RECONCILE)
+
     @property
     def oldest(self) -> float:
         """Seconds the key has waited that waits longest; 0 where none does."""

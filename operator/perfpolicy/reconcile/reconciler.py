@@ -35,7 +35,7 @@ from perfpolicy.promql.rules import rendered_revision, revision
 from perfpolicy.reconcile import settled
 from perfpolicy.reconcile.applier import Applier, Held, Outcome
 from perfpolicy.reconcile.children import ChildRef
-from perfpolicy.reconcile.foreign import Withheld, workload_ref
+from perfpolicy.reconcile.foreign import AUTOSCALER, Withheld, workload_ref
 from perfpolicy.reconcile.hub import NAMESPACE, SERVICE, Hub, host_token, pods_token, replicas_token
 from perfpolicy.reconcile.policies import Classes, KnownPolicy, Policies
 from perfpolicy.reconcile.ports import ObjectStore, StatusStore
@@ -85,6 +85,8 @@ class Reconciler:
     requeue: Callable[[PolicyKey], None]
     asked: Callable[[PolicyKey], float]
     """When the work under way for a policy was asked for (time.monotonic)."""
+    again: Callable[[PolicyKey], bool]
+    """Whether its children are to be looked at again after the work under way."""
     resolved_changed: Callable[[PolicyState], None]
     """Hears of a policy that was accepted with another model than before: its provider is asked at once."""
     evaluate_new: Callable[[PolicyKey, PolicyState], None]
@@ -156,7 +158,7 @@ class Reconciler:
             return Pass(retry=True)
         # What the status says is believed once; the first resync looks for itself.
         before = status.settled if first and status is not None else state.settled
-        if before is not None and self._is_settled(state.resolved, state, inventory, before):
+        if before is not None and self._is_settled(state.resolved, state, inventory, before, believed=first):
             return Pass()
         return await self._program(state.resolved, state, inventory)
 
@@ -241,28 +243,34 @@ class Reconciler:
         if policy.suspended:
             due = tuple(map(str, self.applier.unapplied(policy, rendering.manifests, prunable)))
             missing = programmed(policy, rendering, Outcome()).missing
-            state.held, state.programmed = inventory, ProgrammedState(suspended=True, waiting=(*due, *missing))
+            state.settled, state.held = None, inventory
+            state.programmed = ProgrammedState(suspended=True, waiting=(*due, *missing))
             return Pass()
         expected = _expected(policy, rendering, state.memory.expected)
         state.memory = replace(state.memory, expected=(policy, expected))
         withheld = self._withheld(policy)
+        outside = self._outside(policy, withheld)
         outcome = await self.applier.apply(policy, rendering.manifests, withheld, inventory, prunable, self.asked(policy.key))
         self.hub.dependents.add(policy.key, outcome.blocked_by)
         state.held = tuple(sorted(outcome.held, key=lambda held: str(held.ref)))
-        state.settled = None
-        if not (outcome.held_up or rendering.missing):
-            digest = settled.digest(policy, served, (held.ref for held in state.held), self.hub.children)
-            state.settled = SettledStatus(digest=digest, revision=expected) if digest else None
+        # What changed meanwhile may have come too late for what was already looked at: it has queued the policy.
+        calm = not (outcome.held_up or rendering.missing or self.again(policy.key))
+        digest = settled.digest(policy, outside, state.held, self.hub.children, judged=True) if calm else None
+        state.settled = None if digest is None else SettledStatus(digest=digest, revision=expected)
         state.programmed = replace(programmed(policy, rendering, outcome), reported=self._reported(policy), settled=state.settled)
         if outcome.writes:
             _log.info("applied", extra={"policy": str(policy.key), "writes": outcome.writes})
         return _following(outcome)
 
-    def _is_settled(self, policy: Policy, state: PolicyState, inventory: tuple[Held, ...], before: SettledStatus) -> bool:
-        """Whether nothing that decides on the children has changed since they were found as wanted; if so, notes that they still are."""
-        if self._withheld(policy):
-            return False
-        if before.digest != settled.digest(policy, self.served, (held.ref for held in inventory), self.hub.children):
+    def _is_settled(
+        self, policy: Policy, state: PolicyState, inventory: tuple[Held, ...], before: SettledStatus, *, believed: bool
+    ) -> bool:
+        """Whether nothing that decides on the children has changed since they were found as wanted; if so, notes that they still are.
+
+        `believed`: by another process.
+        """
+        outside = self._outside(policy, self._withheld(policy))
+        if before.digest != settled.digest(policy, outside, inventory, self.hub.children, judged=not believed):
             return False
         for held in inventory:
             self.hub.children.judge(held.ref)
@@ -270,6 +278,10 @@ class Reconciler:
         state.held = inventory
         state.programmed = ProgrammedState(reported=self._reported(policy), observe_only=policy.mode is Mode.OBSERVE, settled=before)
         return True
+
+    def _outside(self, policy: Policy, withheld: Iterable[GroupKind]) -> settled.Outside:
+        scaled = self.hub.foreign.scales(workload_ref(policy))
+        return settled.Outside(self.served, frozenset(withheld), scaled, self.applier.complete(AUTOSCALER))
 
     def _withheld(self, policy: Policy) -> dict[GroupKind, Withheld]:
         """Kinds that somebody else's object claims. An Observe policy claims nothing itself."""

@@ -1,37 +1,55 @@
 """Are a policy's children as they were when they were last found as wanted? Told by one digest, without rendering any of them. Pure.
 
 Rendering and comparing is most of what a pass costs, and after a restart with thousands of policies nearly every pass finds nothing to
-write. The digest is of all that children follow from (the model, the kinds served, this very program) and of all that is known of them, so
-whatever would make a pass write makes it differ. It differs for less, too; then the children are looked at as ever.
+write. The digest is of all that children follow from (the model, the kinds served, what others claim and scale, this very program) and of
+all that is known of them, so whatever would make a pass write makes it differ. It differs for less, too; then the children are looked at as
+ever.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import NamedTuple
 
 from perfpolicy.policy.model import Policy
-from perfpolicy.reconcile.children import ChildCache, ChildRef, Since
+from perfpolicy.reconcile.applier import Held
+from perfpolicy.reconcile.children import ChildCache, Since
 from perfpolicy.render.manifest import GroupKind
 
 
-def digest(policy: Policy, served: Iterable[GroupKind], held: Iterable[ChildRef], children: ChildCache) -> str:
-    """Of a policy that holds these children and no others; empty where they are not all there, ours and left alone since they were judged.
-
-    `held`: in an order of their own. The children must have been found as wanted before, by whoever compares with this.
+class Outside(NamedTuple):
+    """What others than the policy and its children decide. `scaled`: an autoscaler says how many replicas there are; `complete`: all
+    autoscalers are known.
     """
-    uid, refs = policy.identity.uid, tuple(held)
-    if children.owned(uid) != frozenset(refs):
-        return ""
-    parts = [program(), repr(policy), *sorted(map(str, served))]
-    for ref in refs:
-        child = children.get(ref)
-        if child is None or child.deleting or child.since is Since.TOUCHED:
-            return ""
-        parts += [
-            str(ref), child.uid, child.applied, child.fields, child.applied_at, child.policy, child.scaler, child.replicas, child.router
-        ]  # fmt: skip
+
+    served: frozenset[GroupKind]
+    withheld: frozenset[GroupKind]
+    scaled: bool
+    complete: bool
+
+
+def digest(policy: Policy, outside: Outside, held: Collection[Held], children: ChildCache, *, judged: bool) -> str | None:
+    """Of a policy that holds these children and no others; None where they are not all there, ours and left alone since they were judged.
+
+    `held`: in an order of their own. `judged`: this process must have judged them; else it is enough that nobody touched them since it
+    knows them, for a digest that whoever judged them left behind.
+    """
+    if children.owned(policy.identity.uid) != {each.ref for each in held}:
+        return None
+    parts = [program(), repr(policy)]
+    for kinds in (outside.served, outside.withheld):
+        parts += [*sorted(map(str, kinds)), ""]
+    parts.append(f"{outside.scaled} {outside.complete}")
+    for each in held:
+        child = children.get(each.ref)
+        if child is None or child.deleting or child.uid != each.uid:
+            return None
+        if child.since is Since.TOUCHED or (judged and child.since is Since.UNJUDGED):
+            return None
+        parts += [str(each.ref), child.uid, child.applied, child.fields, child.applied_at]
+        parts += [child.policy, child.scaler, child.replicas, child.router]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
 
 

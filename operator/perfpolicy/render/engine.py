@@ -157,7 +157,7 @@ def plain(value: object, path: str = "") -> Any:
         return value  # most of a rule group
     if isinstance(value, Enum):
         return plain(value.value, path)
-    if isinstance(value, dict | Mapping):
+    if isinstance(value, Mapping):
         return {_key(key, path): item if type(item) is str else plain(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item, f"{path}[{n}]") for n, item in enumerate(value)]
