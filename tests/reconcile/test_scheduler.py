@@ -23,6 +23,7 @@ from perfpolicy.reconcile.scheduler import Budget, Interval, Scheduler
 from perfpolicy.reconcile.state import PolicyState
 from tests.builders import a_metrics_source, a_policy, a_provider, an_objective
 from tests.evaluate.answers import NOW, answer
+from tests.virtual_time import run
 
 
 def test_the_interval_grows_to_its_limit_and_falls_back_after_a_change() -> None:
@@ -179,6 +180,27 @@ async def test_a_burst_of_changes_is_answered_by_one_cycle(bench: Bench) -> None
         await asyncio.sleep(0.001)
     await bench.until(1)
     assert len(bench.collector.asked) == 1
+
+
+@pytest.mark.parametrize(("cycle", "cycles"), [(0.0, 60), (1.0, 12), (4.0, 6)])
+def test_a_burst_leaves_four_fifths_of_the_time_to_other_work_up_to_ten_seconds(cycle: float, cycles: int) -> None:
+    async def burst() -> int:
+        bench, provider = Bench(), a_provider()
+        bench.add("a", provider)
+        collect = bench.collector.collect
+
+        async def slow(*args: Any) -> Snapshot:
+            await asyncio.sleep(cycle)
+            return await collect(*args)
+
+        bench.collector.collect = slow  # type: ignore[method-assign]
+        async with running(bench.scheduler):
+            for _ in range(600):
+                bench.scheduler.poke(provider)
+                await asyncio.sleep(0.1)
+        return len(bench.collector.asked)
+
+    assert abs(run(burst()) - cycles) <= 2
 
 
 async def test_a_policy_that_cannot_be_evaluated_does_not_stop_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,8 +35,10 @@ DIRECT = 10
 """Policies whose raw metrics are asked for after a cycle at most: some 50 KB of query."""
 MANY = 1000
 """Above so many policies of a provider they are asked for in shares."""
-_GAP = 1.0
-"""Seconds between two cycles of a provider at least: a burst of changes is answered by one cycle a second, not one each."""
+_GAP, _GAP_MOST = 1.0, 10.0
+"""Seconds from one cycle of a provider to the next at least: a burst of changes is answered by one cycle a second, not one each."""
+_REST = 5
+"""Times as long as a cycle took: with thousands of policies the evaluation of all of them would else be most of what is done in a burst."""
 
 
 class Collector(Protocol):
@@ -110,6 +112,8 @@ class Scheduler:
         self._due: dict[Provider, float] = {}
         self._heap: list[tuple[float, int, Provider]] = []
         self._started: dict[Provider, float] = {}
+        self._lasted: dict[Provider, float] = {}
+        """Seconds of the last cycle."""
         self._last: dict[Provider, Snapshot | MetricsUnavailable] = {}
         """What the last cycle says of a policy whose rules the provider has not seen yet."""
         self._turn: dict[Provider, int] = {}
@@ -123,8 +127,8 @@ class Scheduler:
     def poke(self, provider: Provider) -> None:
         """Something changed for a policy of this provider: ask it now and begin anew with the short interval."""
         self._intervals.setdefault(provider, self._new_interval()).after(changed=True)
-        now = asyncio.get_running_loop().time()
-        self._schedule(provider, max(now, self._started.get(provider, now - _GAP) + _GAP))
+        now, gap = asyncio.get_running_loop().time(), max(_GAP, min(_GAP_MOST, _REST * self._lasted.get(provider, 0.0)))
+        self._schedule(provider, max(now, self._started.get(provider, now - gap) + gap))
 
     def evaluate_new(self, key: PolicyKey, state: PolicyState) -> None:
         """Evaluate a new policy from its provider's last cycle, in which it cannot have been; nothing where there was none.
@@ -175,6 +179,7 @@ class Scheduler:
                 return
             changed = await self._evaluate(provider, members)
         finally:
+            self._lasted[provider] = asyncio.get_running_loop().time() - self._started[provider]
             del self._running[provider]
         pause = self._intervals.setdefault(provider, self._new_interval()).after(changed)
         due = self._due.pop(provider, None)
@@ -184,7 +189,7 @@ class Scheduler:
         await self._evaluate_directly(provider, members)
 
     def _retire(self, provider: Provider) -> None:
-        for memory in (self._intervals, self._started, self._last, self._turn):
+        for memory in (self._intervals, self._started, self._lasted, self._last, self._turn):
             memory.pop(provider, None)
         used = frozenset(used for state in self._states.values() if (used := _provider(state)) is not None)
         self._collector.forget(used)
