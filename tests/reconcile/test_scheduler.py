@@ -193,7 +193,7 @@ def test_a_burst_leaves_four_fifths_of_the_time_to_other_work_up_to_ten_seconds(
             await asyncio.sleep(cycle)
             return await collect(*args)
 
-        bench.collector.collect = slow  # type: ignore[method-assign]
+        bench.collector.collect = slow  # type: ignore[assignment, method-assign]
         async with running(bench.scheduler):
             for _ in range(600):
                 bench.scheduler.poke(provider)
