@@ -203,6 +203,18 @@ def test_a_burst_leaves_four_fifths_of_the_time_to_other_work_up_to_ten_seconds(
     assert abs(run(burst()) - cycles) <= 2
 
 
+async def test_a_provider_that_nobody_uses_any_more_is_let_go_of_and_ends_nothing(bench: Bench) -> None:
+    gone, used = a_provider(), a_provider(address="http://another:9090")
+    bench.scheduler.poke(gone)
+    async with asyncio.timeout(5):
+        while not bench.collector.kept:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    bench.add("a", used)
+    bench.scheduler.poke(used)
+    await bench.until(1)
+    assert bench.collector.asked == [used]
+
+
 async def test_a_policy_that_cannot_be_evaluated_does_not_stop_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     provider = a_provider()
     bench.add("poisoned", provider)

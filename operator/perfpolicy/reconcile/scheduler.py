@@ -179,8 +179,8 @@ class Scheduler:
                 return
             changed = await self._evaluate(provider, members)
         finally:
-            self._lasted[provider] = asyncio.get_running_loop().time() - self._started[provider]
             del self._running[provider]
+        self._lasted[provider] = asyncio.get_running_loop().time() - self._started[provider]
         pause = self._intervals.setdefault(provider, self._new_interval()).after(changed)
         due = self._due.pop(provider, None)
         at = asyncio.get_running_loop().time() + pause
