@@ -230,7 +230,7 @@ class Status(StatusModel):
     resources: Annotated[tuple[ResourceStatus, ...], _atomic(MAX_RESOURCES)] = ()
     """The inventory: every object the policy has applied."""
     settled: SettledStatus | None = None
-    """Absent while something is still to be written, or is withheld."""
+    """Absent where not all objects were found as wanted; may be of an earlier look."""
     anti_patterns: Annotated[tuple[AntiPatternStatus, ...], _atomic(MAX_ANTIPATTERNS)] = ()
     """Bad practices found in the policy."""
     summary: Summary = Summary()
