@@ -42,6 +42,29 @@ async def test_namespaces_take_turns() -> None:
     assert [name for name, _ in await drain(queue)] == ["a/1", "b/1", "c/1", "a/2", "a/3"]
 
 
+async def test_a_namespace_in_which_little_waits_does_not_wait_for_each_in_which_much_does() -> None:
+    queue = a_queue()
+    for namespace in range(50):
+        for name in range(20):
+            queue.add(key(f"busy-{namespace}/{name}"))
+    for number in range(5):
+        queue.add(key(f"small/{number}"))
+        taken = [(await queue.get())[0] for _ in range(2)]
+        assert sorted(got.namespace == "small" for got in taken) == [False, True]
+        for got in taken:
+            queue.done(got)
+
+
+async def test_namespaces_in_which_little_waits_leave_half_of_the_turns_to_the_others() -> None:
+    queue = a_queue()
+    for name in range(30):
+        queue.add(key(f"busy/{name}"))
+    for namespace in range(100):
+        queue.add(key(f"small-{namespace}/1"))
+    taken = [(await queue.get())[0] for _ in range(40)]
+    assert sum(got.namespace == "busy" for got in taken) == 20
+
+
 async def test_what_waits_is_told_latest_first() -> None:
     ticks = iter(range(100))
     queue = WorkQueue(1.0, 8.0, clock=lambda: float(next(ticks)))

@@ -1,8 +1,9 @@
 """Work waiting to be done: every key at most once, never on two workers, fair between namespaces, with back-off per key.
 
 Why fair: a namespace that creates five hundred policies at once must not delay an edit in another one. Namespaces take turns; within one,
-first come, first served. And a namespace whose writes hang (a webhook that does not answer, say) must not hold every worker: no namespace
-is given more than its share of them. The clock is injected so that tests need not wait.
+first come, first served. Every other turn is one of those in which little waits: beside fifty in which much does, an edit would else wait
+for fifty policies of theirs; and those have half of the turns still. And a namespace whose writes hang (a webhook that does not answer,
+say) must not hold every worker: no namespace is given more than its share of them. The clock is injected so that tests need not wait.
 """
 
 import asyncio
@@ -11,8 +12,12 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from enum import IntFlag
+from itertools import chain
 
 from perfpolicy.policy.model import PolicyKey
+
+_LITTLE = 10
+"""Keys that may wait in a namespace for it to be one of those in which little waits."""
 
 
 class Work(IntFlag):
@@ -42,7 +47,10 @@ class WorkQueue:
         """
         self._share = share
         self._retry_min, self._retry_max, self._spread, self._clock = retry_min, retry_max, spread, clock
-        self._waiting: OrderedDict[str, deque[PolicyKey]] = OrderedDict()
+        self._little: OrderedDict[str, deque[PolicyKey]] = OrderedDict()
+        self._much: OrderedDict[str, deque[PolicyKey]] = OrderedDict()
+        """Keys that wait, by namespace, in the order of the namespaces' turns."""
+        self._turn_of_little = True
         self._work: dict[PolicyKey, Work] = {}
         self._since: dict[PolicyKey, float] = {}
         """Of every key that waits, the oldest first: since when."""
@@ -66,7 +74,7 @@ class WorkQueue:
 
     def waiting(self, namespace: str) -> int:
         """Keys of a namespace waiting for a worker."""
-        return len(self._waiting.get(namespace, ()))
+        return len(self._line(namespace))
 
     def asked(self, key: PolicyKey) -> float:
         """When the work under way for a key was asked for (by the clock): whatever was true before then, the worker has to see."""
@@ -89,7 +97,7 @@ class WorkQueue:
         """Drop everything that waits, now or behind a timer, and all failures. Nothing may be running."""
         for timer in self._timers.values():
             timer.cancel()
-        for memory in (self._waiting, self._work, self._since, self._asked, self._timers, self._failures):
+        for memory in (self._little, self._much, self._work, self._since, self._asked, self._timers, self._failures):
             memory.clear()
 
     def add(self, key: PolicyKey, work: Work = Work.RECONCILE) -> None:
@@ -98,7 +106,7 @@ class WorkQueue:
             self._running[key] |= work
             return
         if key not in self._work:
-            self._waiting.setdefault(key.namespace, deque()).append(key)
+            self._line_up(key)
             self._since[key] = self._clock()
         self._work[key] = self._work.get(key, Work(0)) | work
         self._asked[key] = self._clock()
@@ -138,11 +146,12 @@ class WorkQueue:
         while (namespace := self._next()) is None:
             self._ready.clear()
             await self._ready.wait()
-        keys = self._waiting.pop(namespace)
+        keys = self._little.pop(namespace, None) or self._much.pop(namespace)
         key = keys.popleft()
-        self._busy[namespace] += 1
         if keys:
-            self._waiting[namespace] = keys
+            (self._little if len(keys) <= _LITTLE else self._much)[namespace] = keys
+        self._turn_of_little = not self._turn_of_little
+        self._busy[namespace] += 1
         self._running[key] = Work(0)
         del self._since[key]
         return key, self._work.pop(key)
@@ -154,14 +163,26 @@ class WorkQueue:
         self._busy[key.namespace] -= 1
         if not self._busy[key.namespace]:
             del self._busy[key.namespace]
-        if self._waiting:
+        if self._work:
             self._ready.set()
         if again:
             self.add(key, again)
 
     def _next(self) -> str | None:
         """The namespace whose turn it is; None where none waits that has not got its share."""
-        return next((namespace for namespace in self._waiting if self._busy[namespace] < self._share), None)
+        lines = (self._little, self._much) if self._turn_of_little else (self._much, self._little)
+        return next((namespace for namespace in chain(*lines) if self._busy[namespace] < self._share), None)
+
+    def _line(self, namespace: str) -> deque[PolicyKey]:
+        return self._little.get(namespace) or self._much.get(namespace) or deque()
+
+    def _line_up(self, key: PolicyKey) -> None:
+        keys = self._line(key.namespace)
+        keys.append(key)
+        if len(keys) == 1:
+            self._little[key.namespace] = keys
+        elif len(keys) == _LITTLE + 1:
+            self._much[key.namespace] = self._little.pop(key.namespace)
 
     def _due(self, key: PolicyKey, work: Work) -> None:
         del self._timers[key]
