@@ -217,7 +217,7 @@ async def flooded(
 
 def gauge(process: OperatorProcess, name: str) -> float:
     """The sum over the labels of a metric."""
-    lines = [line.rpartition(" ") for line in process.metrics().splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+    lines = [line.rpartition(" ") for line in process.metrics(name).splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
     return sum(float(value) for _, _, value in lines)
 
 
@@ -227,18 +227,15 @@ def depth(process: OperatorProcess) -> int:
 
 
 async def until_idle(process: OperatorProcess, walks: int) -> None:
-    """Wait until so many walks are made and nothing waits. Looking costs the operator CPU (its metrics page has lines of every policy), so
-    there is a pause of ten times what it took, but of 2 s at most; one that is too busy to answer is asked again.
-    """
+    """Wait until so many walks are made and nothing waits; one that is too busy to answer is asked again."""
     while True:
-        start = time.monotonic()
         try:
             if gauge(process, "perfpolicy_reconcile_total") >= walks and not depth(process):
                 return
         except OSError:
             if not process.running:
                 raise
-        await asyncio.sleep(min(2.0, max(0.2, 10 * (time.monotonic() - start))))
+        await asyncio.sleep(0.2)
 
 
 async def failover(

@@ -12,6 +12,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from e2e.waiting import eventually
 from lab.lab import Lab
@@ -104,9 +105,10 @@ class OperatorProcess:
         """What a kubelet would conclude from /healthz."""
         return self._answers("/healthz")
 
-    def metrics(self) -> str:
-        """What /metrics says."""
-        with urllib.request.urlopen(f"{self._url}/metrics", timeout=5) as answer:  # noqa: S310 - a fixed http URL
+    def metrics(self, *names: str) -> str:
+        """What /metrics says, of the named metrics only where any are named."""
+        query = urlencode([("name[]", name) for name in names])
+        with urllib.request.urlopen(f"{self._url}/metrics?{query}", timeout=5) as answer:  # noqa: S310 - a fixed http URL
             return str(answer.read().decode())
 
     def kill(self) -> None:

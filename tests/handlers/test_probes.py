@@ -169,6 +169,13 @@ async def test_gauges_are_looked_up_when_they_are_scraped(bench: Bench) -> None:
     assert found["perfpolicy_policies", (("condition", "Conflict"), ("status", "True"))] == 1
 
 
+async def test_a_scrape_may_ask_for_some_metrics_only(bench: Bench) -> None:
+    names = ("perfpolicy_queue_depth", "perfpolicy_threshold_met", "perfpolicy_reconcile_total")
+    answer = await bench.client.get("/metrics", params=[("name[]", name) for name in names])
+    found = {sample.name for family in text_string_to_metric_families(await answer.text()) for sample in family.samples}
+    assert found == set(names)
+
+
 async def test_a_scrape_that_was_given_up_is_no_defect(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

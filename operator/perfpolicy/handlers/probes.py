@@ -4,6 +4,7 @@
 is a failure too), kopf's thread gone, a watch that is silent without knowing it. Not for an API server or a Prometheus that is away: a
 restart brings neither back and loses the warm caches. `/readyz` says whether everything there is has been seen once; a standby is ready.
 `/readyz?verbose` tells what is wrong right now, none of which makes a replica unready: the others would have the same problems.
+`/metrics?name[]=perfpolicy_queue_depth` shows the named metrics only, as other exporters do: the page of thousands of policies is long.
 
 Not kopf's own probe server: that one goes away whenever kopf is restarted.
 """
@@ -14,7 +15,7 @@ from contextlib import suppress
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 
 from perfpolicy.evaluate.exposition import FAMILIES
 from perfpolicy.handlers.events import KopfThread
@@ -29,7 +30,7 @@ _LAG_LIMIT: Final = 5.0
 def application(runtime: Runtime, kopf: KopfThread) -> web.Application:
     """The three endpoints."""
     lag = LoopLag()
-    gauges = CollectorRegistry()
+    gauges = CollectorRegistry(auto_describe=True)
     gauges.register(Gauges(runtime, lag))
 
     async def healthz(_: web.Request) -> web.Response:
@@ -48,14 +49,16 @@ def application(runtime: Runtime, kopf: KopfThread) -> web.Application:
 
     async def metrics(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE_LATEST})
+        names = request.query.getall("name[]", [])
+        registries = [registry.restricted_registry(names) if names else registry for registry in (REGISTRY, gauges)]
         # A scrape that was given up is told by Prometheus.
         with suppress(ConnectionResetError):
             await response.prepare(request)
-            await response.write(generate_latest() + generate_latest(gauges))
+            await response.write(b"".join(map(generate_latest, registries)))
             # One family after the other: what is held for a scrape is one of them. No more turns of the loop than the reader's pace takes:
             # where it is busy each may take a tenth of a second, and the scrape must end in time.
             evaluations = runtime.evaluations()
-            for family in FAMILIES:
+            for family in (family for family in FAMILIES if not names or family.name in names):
                 await response.write(family.text(evaluations).encode())
         return response
 
