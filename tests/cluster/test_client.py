@@ -68,6 +68,7 @@ async def test_a_request_carries_body_type_and_token(api: ApiClient, server: Ser
     assert request.headers["Content-Type"] == APPLY
     assert request.headers["Accept"] == METADATA
     assert request.headers["User-Agent"].startswith("perfpolicy/")
+    assert request.headers["Accept-Encoding"] == "identity"
     assert request.query == {"force": "true"}
     assert server.bodies == ['{"a": 1}']
 

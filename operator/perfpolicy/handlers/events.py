@@ -22,6 +22,7 @@ from typing import Any
 import kopf
 from kopf._cogs.structs.references import Insights  # the type of an argument of kopf.operator(), which kopf does not export
 
+from perfpolicy.cluster.client import UNCOMPRESSED
 from perfpolicy.cluster.resource import Resource
 from perfpolicy.cluster.watch import GRACE
 from perfpolicy.runtime import Runtime
@@ -48,6 +49,14 @@ class EndlessBackoff:
         while True:
             yield pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
             pause = min(_PAUSE_MAX, pause * 2)
+
+
+class Connection(kopf.ConnectionInfo):
+    """How kopf reaches the API server."""
+
+    def as_http_headers(self) -> dict[str, str]:
+        """Headers of every request."""
+        return {**super().as_http_headers(), **UNCOMPRESSED}
 
 
 class NoComparison(kopf.DiffBaseStorage):
@@ -94,7 +103,7 @@ def registry(runtime: Runtime, loop: asyncio.AbstractEventLoop) -> kopf.Operator
     @kopf.on.login(registry=handlers)
     def login(**_: Any) -> kopf.ConnectionInfo:
         found = asyncio.run_coroutine_threadsafe(runtime.credentials(), loop).result(timeout=30)
-        return kopf.ConnectionInfo(
+        return Connection(
             server=found.server,
             insecure=not found.verify,
             ca_path=found.ca_file or None,
