@@ -23,6 +23,7 @@ _SUFFIX = {
 }
 
 
+@lru_cache(maxsize=1024)
 def parse_duration(text: str) -> timedelta:
     """`1h30m`, `500ms` (GEP-2257) to a timedelta; ValueError says the form."""
     if not re.fullmatch(DURATION_PATTERN, text):

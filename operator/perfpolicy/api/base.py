@@ -7,7 +7,7 @@ refuses it without a cluster), side by side in one `Rule`, so that the two canno
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
@@ -165,9 +165,17 @@ class _Field(NamedTuple):
 
 @cache
 def _fields(model: type[Wire]) -> tuple[_Field, ...]:
+    """Those that can hold a model or a list."""
     return tuple(
-        _Field(name, info.alias, _list_schema(info.annotation, info.json_schema_extra)) for name, info in model.model_fields.items()
+        _Field(name, info.alias, _list_schema(info.annotation, info.json_schema_extra))
+        for name, info in model.model_fields.items()
+        if _nests(info.annotation)
     )
+
+
+def _nests(annotation: Any) -> bool:
+    found = annotation is list or get_origin(annotation) is list or (isinstance(annotation, type) and issubclass(annotation, Wire))
+    return found or any(map(_nests, get_args(annotation)))
 
 
 def _list_schema(annotation: Any, extra: Any) -> Mapping[str, Any]:

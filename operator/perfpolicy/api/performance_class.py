@@ -1,6 +1,7 @@
 """Wire format of PerformanceClass: the admin's side, which fills, limits and grants."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -24,7 +25,7 @@ from perfpolicy.api.base import (
 )
 from perfpolicy.api.limits import Limit
 from perfpolicy.api.observability import RESERVED_LABELS, ProviderName
-from perfpolicy.api.parse import parse
+from perfpolicy.api.parse import dump, parse
 from perfpolicy.api.policy import Metadata, PolicySettings
 from perfpolicy.api.traffic import GatewayRef
 from perfpolicy.vocabulary import API_VERSION, CLASS_KIND, DEFAULT_CLASS_ANNOTATION
@@ -238,6 +239,11 @@ class PerformanceClass(Wire):
             message="the name must have at most 63 characters and no dots",
         ),
     )
+
+    @cached_property
+    def default_values(self) -> Mapping[str, Any]:
+        """The defaults in wire form: asked for every policy of the class."""
+        return dump(self.spec.defaults) if self.spec.defaults else {}
 
     @property
     def is_default(self) -> bool:

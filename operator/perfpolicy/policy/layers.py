@@ -7,6 +7,7 @@ block. Called by resolve and by `render --show-origin`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from perfpolicy.api.base import Block, Wire
@@ -103,7 +104,7 @@ def merge(policy: PerformancePolicy, cls: PerformanceClass) -> Layered:
     own = {key: value for key, value in dump(policy.spec).items() if key not in ("className", "workload")}
     layers = [
         _Layer(BUILT_IN_ORIGIN, BUILT_IN),
-        _Layer(f"class {cls.metadata.name}", dump(cls.spec.defaults) if cls.spec.defaults else {}),
+        _Layer(f"class {cls.metadata.name}", cls.default_values),
         _Layer(POLICY_ORIGIN, own),
     ]
     origins: dict[str, str] = {}
@@ -116,12 +117,11 @@ def _merge_model(model: type[Wire], layers: list[_Layer], path: str, origins: di
     if model in WHEN_USED and layers[-1].values.get("mode") != "Disabled":
         layers = [_Layer(BUILT_IN_ORIGIN, WHEN_USED[model]), *layers]
     merged: dict[str, Any] = {}
-    for info in model.model_fields.values():
-        key = str(info.alias)
+    for key, child in _fields(model):
         having = [_Layer(layer.origin, layer.values[key]) for layer in layers if key in layer.values]
         if not having:
             continue
-        place, child = f"{path}.{key}", submodel(info.annotation)
+        place = f"{path}.{key}"
         if child is not None and not child.atomic:
             merged[key] = _merge_model(child, having, place, origins)
         elif child is None and isinstance(having[-1].values, Mapping):
@@ -129,6 +129,12 @@ def _merge_model(model: type[Wire], layers: list[_Layer], path: str, origins: di
         else:
             merged[key], origins[place] = having[-1].values, having[-1].origin
     return merged
+
+
+@cache
+def _fields(model: type[Wire]) -> tuple[tuple[str, type[Wire] | None], ...]:
+    """Wire name and model of each field."""
+    return tuple((str(info.alias), submodel(info.annotation)) for info in model.model_fields.values())
 
 
 def _merge_map(layers: list[_Layer], path: str, origins: dict[str, str]) -> dict[str, Any]:
