@@ -35,7 +35,7 @@ from lab.audit import Request
 from lab.lab import Lab
 from perfpolicy.api.performance_class import parse_class
 from perfpolicy.api.policy import parse_policy
-from perfpolicy.cluster.client import APPLY, METADATA, METADATA_LIST, ApiClient
+from perfpolicy.cluster.client import APPLY, METADATA, METADATA_LIST, ApiClient, lines
 from perfpolicy.cluster.events import Notice, event_object
 from perfpolicy.policy.facts import Facts
 from perfpolicy.policy.model import PolicyKey
@@ -110,24 +110,28 @@ async def create(api: Api, policies: Iterable[dict[str, Any]]) -> list[dict[str,
     return await in_parallel(16, [partial(api.send, "POST", path, policy, accept="application/json") for path, policy in paths])
 
 
-async def until_programmed(api: Api, policies: Collection[dict[str, Any]], seconds: float) -> None:
-    """Follow the policies until all are Programmed."""
+async def until_programmed(api: Api, policies: Collection[dict[str, Any]], version: str, seconds: float) -> None:
+    """Follow the policies from that resourceVersion on until all are Programmed."""
     waiting = {(policy["metadata"]["namespace"], policy["metadata"]["name"]) for policy in policies}
     namespaces = {namespace for namespace, _ in waiting}
     path = policies_path(*namespaces if len(namespaces) == 1 else ("",))
-    url = f"{api.server}{path}?watch=true&resourceVersion=0&timeoutSeconds={int(seconds)}"
-    buffer = b""
-    async with api.session.get(url, timeout=aiohttp.ClientTimeout(total=seconds)) as answer:
-        async for chunk in answer.content.iter_any():
-            *lines, buffer = (buffer + chunk).split(b"\n")
-            for line in filter(None, lines):
-                policy = json.loads(line)["object"]
-                said = {c["type"]: c["status"] for c in policy.get("status", {}).get("conditions", ())}
-                if said.get("Programmed") == "True":
-                    waiting.discard((policy["metadata"]["namespace"], policy["metadata"]["name"]))
-            if not waiting:
-                return
-    raise RuntimeError(f"{len(waiting)} of {len(policies)} policies were not programmed within {seconds:g} s, {min(waiting)} for one")
+    try:
+        async with asyncio.timeout(seconds):
+            # The API server ends a watch whose reader falls behind.
+            while waiting:
+                url = f"{api.server}{path}?watch=true&resourceVersion={version}"
+                async with api.session.get(url, timeout=aiohttp.ClientTimeout(total=None)) as answer:
+                    async for line in lines(answer.content):
+                        policy = json.loads(line)["object"]
+                        version = policy["metadata"]["resourceVersion"]
+                        said = {c["type"]: c["status"] for c in policy.get("status", {}).get("conditions", ())}
+                        if said.get("Programmed") == "True":
+                            waiting.discard((policy["metadata"]["namespace"], policy["metadata"]["name"]))
+                        if not waiting:
+                            return
+    except TimeoutError:
+        late = f"{len(waiting)} of {len(policies)} policies were not programmed within {seconds:g} s, {min(waiting)} for one"
+        raise RuntimeError(late) from None
 
 
 @dataclass(frozen=True)
@@ -140,8 +144,9 @@ class Round:
 
 async def timed(api: Api, policies: Collection[dict[str, Any]], work: Awaitable[Any], patience: float = 300) -> Round:
     """Do the work, and follow the policies until all are Programmed: both programs are looked at by the same watch."""
+    version = (await api.send("GET", f"{policies_path('')}?limit=1", accept="application/json"))["metadata"]["resourceVersion"]
     start, before = time.monotonic(), _busy_seconds()
-    following = asyncio.create_task(until_programmed(api, policies, patience))
+    following = asyncio.create_task(until_programmed(api, policies, version, patience))
     await work
     await following
     seconds = time.monotonic() - start
