@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -81,9 +81,9 @@ class Size:
     bare: float | None
     idle: int
     resident: int
-    edits: tuple[float, ...]
+    edits: Sequence[float]
     flood: float
-    beside: tuple[float, ...]
+    beside: Sequence[float]
     steady: float
     steady_writes: int
     restart: float
@@ -116,7 +116,7 @@ def _mib(size: int) -> str:
     return f"{size / 2**20:.0f}"
 
 
-def _delays(seconds: tuple[float, ...]) -> str:
+def _delays(seconds: Sequence[float]) -> str:
     late = seconds[max(0, -(-len(seconds) * 95 // 100) - 1)]
     return f"{statistics.median(seconds) * 1000:.0f} / {late * 1000:.0f} ms"
 
@@ -336,7 +336,7 @@ async def measure(cluster: Cluster, api: Api, count: int, folder: Path, console:
 @click.command()
 @click.argument("sizes", type=int, nargs=-1)
 @click.option("--lab", default="fake", show_default=True, help="Name of a lab of fake nodes that is up.")
-@click.option("--json", "output", type=click.Path(path_type=Path), help="Write the report there too.")
+@click.option("--json", "output", type=click.Path(path_type=Path), help="Write the report there too; other sizes it has are kept.")
 @click.option("--document", is_flag=True, help="Renew the table and the pictures of docs/benchmarks.md.")
 def main(sizes: tuple[int, ...], lab: str, output: Path | None, document: bool) -> None:
     """Measure SIZES, growing numbers of policies [default: 100 1000]."""
@@ -344,13 +344,16 @@ def main(sizes: tuple[int, ...], lab: str, output: Path | None, document: bool) 
     cluster = Cluster(Lab(lab, "fake"))
     apply_crds(cluster.kubectl)
     cluster.apply(a_class())
-    found: list[Size] = []
+    wanted = sizes or (100, 1000)
+    kept = json.loads(output.read_text()) if output is not None and output.exists() else []
+    found = [Size(**one) for one in kept if one["policies"] not in wanted]
 
     async def run() -> None:
         async with connect(cluster.lab) as api:
             with tempfile.TemporaryDirectory() as folder:
-                for count in sizes or (100, 1000):
+                for count in wanted:
                     found.append(await measure(cluster, api, count, Path(folder), console))
+                    found.sort(key=lambda size: size.policies)
                     # After each size: a larger one may be more than the machine can bear.
                     write()
         sweep(cluster)
