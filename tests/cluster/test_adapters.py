@@ -371,6 +371,13 @@ async def test_a_full_queue_drops_instead_of_blocking(
 ) -> None:
     monkeypatch.setattr(events, "_QUEUED", 1)
     writer = EventWriter(api.client, "pod-1")
-    writer.emit(NOTICE)
-    writer.emit(NOTICE)
-    assert "dropped" in caplog.text
+    for _ in range(3):
+        writer.emit(NOTICE)
+    task = asyncio.create_task(writer.run())
+    async with asyncio.timeout(5):
+        while not caplog.records:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert len(api.asked) == 1
+    assert [vars(record)["dropped"] for record in caplog.records] == [2]

@@ -36,12 +36,13 @@ class Notice(NamedTuple):
 
 
 class EventWriter:
-    """Writes notices one after the other; what does not fit into the queue is dropped and logged."""
+    """Writes notices one after the other; what does not fit into the queue is dropped, and told once for a whole burst."""
 
     def __init__(self, api: ApiClient, instance: str) -> None:
         """`instance`: name of this process, shown as the reporting instance."""
         self._api, self._instance = api, instance
         self._queue: asyncio.Queue[Notice] = asyncio.Queue(_QUEUED)
+        self._dropped = 0
         self._counts: OrderedDict[str, tuple[datetime, int]] = OrderedDict()
 
     def emit(self, notice: Notice) -> None:
@@ -49,7 +50,7 @@ class EventWriter:
         try:
             self._queue.put_nowait(notice)
         except asyncio.QueueFull:
-            _log.warning("an Event is dropped", extra={"policy": str(notice.key), "reason": notice.reason})
+            self._dropped += 1
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -59,6 +60,9 @@ class EventWriter:
                 await self._write(notice, datetime.now(UTC))
             except PerfPolicyError as error:
                 _log.warning("an Event is lost", extra={"policy": str(notice.key), "problem": str(error)})
+            if self._dropped and self._queue.empty():
+                _log.warning("Events were dropped: more waited than are kept", extra={"dropped": self._dropped, "kept": _QUEUED})
+                self._dropped = 0
 
     async def _write(self, notice: Notice, now: datetime) -> None:
         identity = identity_of(notice, now)
