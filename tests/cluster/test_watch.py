@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ from perfpolicy.cluster.resource import Resource
 from perfpolicy.cluster.watch import KindWatch
 from perfpolicy.errors import ApiRejected, ApiUnavailable
 from perfpolicy.settings import Settings
+from tests.virtual_time import VirtualLoop
 
 SERVICES = Resource("", "v1", "Service", "services")
 
@@ -249,6 +251,29 @@ async def test_a_watch_begins_anew_with_a_list_now_and_then(bench: Bench) -> Non
     bench.api.scripts = [[], [], []]
     bench.start(relist=0.0).set_served(True)
     await bench.until(lambda: len(bench.api.lists) >= 3)
+
+
+def test_a_watch_asked_for_a_short_time_is_renewed_without_a_pause() -> None:
+    watched = 0.0
+
+    class Ending(FakeApi):
+        async def stream(self, path: str, *, params: Mapping[str, str], **_: Any) -> AsyncIterator[dict[str, Any]]:
+            nonlocal watched
+            seconds = int(params["timeoutSeconds"])
+            await asyncio.sleep(seconds)
+            watched += seconds
+            for event in list[dict[str, Any]]():
+                yield event
+
+    async def follow() -> None:
+        found = KindWatch(cast(ApiClient, Ending()), SERVICES, Sink(), timeout=5)
+        found.set_served(True)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(found.run(), 200)
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(follow())
+    assert watched > 190
 
 
 async def test_a_kind_is_complete_only_while_it_is_served_and_listed(bench: Bench) -> None:

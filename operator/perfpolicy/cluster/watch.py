@@ -22,7 +22,7 @@ GRACE = 5.0
 _STUCK = 4.0
 """A watch says that it works though it has heard nothing for so many of its renewals: what renews it is broken."""
 _BACKOFF_MIN, _BACKOFF_MAX, _STEADY = 0.5, 30.0, 10.0
-"""Seconds: first and longest pause between two attempts; how long a watch must live to count as working."""
+"""Seconds: first and longest pause between two attempts; how long a watch must live to count as working (or half as long as asked)."""
 
 
 class Sink(Protocol):
@@ -134,7 +134,7 @@ class KindWatch:
             except ApiUnavailable as error:
                 self._report(error)
             # A watch that lived is renewed at once; one that ends as soon as it starts is not asked for in a loop.
-            failures = 0 if clock() - started > _STEADY else failures + 1
+            failures = 0 if clock() - started > min(_STEADY, self._timeout / 2) else failures + 1
             if failures:
                 await asyncio.sleep(min(_BACKOFF_MAX, _BACKOFF_MIN * 2 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0))  # noqa: S311
 
