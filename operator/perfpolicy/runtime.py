@@ -366,9 +366,9 @@ class Runtime:
 
     async def _work(self) -> None:
         while True:
-            key, work = await self.queue.get()
             # A walk that finds all as it should be waits for nothing: thousands of them would keep the Lease waiting, and the probes.
             await asyncio.sleep(0)
+            key, work = await self.queue.get()
             started = time.monotonic()
             try:
                 result = await self._walk(key, work)

@@ -587,6 +587,34 @@ async def test_new_numbers_alone_are_written_only_when_asked(bench: Bench) -> No
     assert bench.api.log == [("status", "ns/web")]
 
 
+async def test_a_status_never_speaks_of_a_spec_that_was_not_walked(bench: Bench) -> None:
+    await bench.create(policy := raw_policy())
+    bench.policies.put(changed(policy, security={"mtls": "Permissive"}))
+    bench.evaluate()
+    bench.queued = {WEB: Work.STATUS | Work.REFRESH}
+    await bench.settle()
+    assert {condition["observedGeneration"] for condition in bench.api.statuses[WEB]["conditions"]} == {1}
+    assert bench.api.statuses[WEB]["observedGeneration"] == 1
+    bench.enqueue(WEB)
+    await bench.settle()
+    assert bench.api.statuses[WEB]["observedGeneration"] == 2
+
+
+async def test_nor_of_one_whose_walk_was_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unanswered(*_: Any) -> None:
+        raise ApiUnavailable("no answer")
+
+    await bench.create(policy := raw_policy())
+    bench.policies.put(changed(policy, workload=TARGET))
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.api, "read", unanswered)
+        with pytest.raises(ApiUnavailable):
+            await bench.settle()
+    bench.evaluate()
+    await bench.settle()
+    assert bench.api.statuses[WEB]["observedGeneration"] == 1
+
+
 async def test_a_status_for_a_policy_that_is_gone_tells_no_event(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     async def gone(*_: Any) -> bool:
         await asyncio.sleep(0)

@@ -150,6 +150,7 @@ class Reconciler:
             for other in self.policies.claims.sharing(known.key):
                 self.requeue(other)
         if state.resolved is None:
+            state.generation = known.generation
             # What can be watched is watched; a right that is granted again is not.
             return Pass(after=_RECHECK, result=Result.REJECTED)
         inventory = tuple(_inventory(state.resolved, status))
@@ -158,9 +159,10 @@ class Reconciler:
             return Pass(retry=True)
         # What the status says is believed once; the first resync looks for itself.
         before = status.settled if first and status is not None else state.settled
-        if before is not None and self._is_settled(state.resolved, state, inventory, before, believed=first):
-            return Pass()
-        return await self._program(state.resolved, state, inventory)
+        is_settled = before is not None and self._is_settled(state.resolved, state, inventory, before, believed=first)
+        following = Pass() if is_settled else await self._program(state.resolved, state, inventory)
+        state.generation = known.generation
+        return following
 
     def _undecided_elder(self, key: PolicyKey) -> PolicyKey | None:
         """An elder with a claim of ours that has not been looked at: only when it is accepted does its claim stand."""
@@ -310,13 +312,14 @@ class Reconciler:
         return admits(cls.spec.allowed_namespaces, namespace, labels) and reachable and there.host(host)
 
     async def _write_status(self, known: KnownPolicy, state: PolicyState, old: Status | None, *, numbers: bool) -> None:
-        if not state.judged:
+        # The spec may be newer than what was last walked: this work may have been asked for before the edit, or the walk was given up.
+        if not state.generation:
             return
         workload = self._workload(state)
         if old is None:
             self.evaluate_new(known.key, state)
         applied = replace(state.programmed, resources=tuple(map(_resource, state.held)), refused=state.memory.refused)
-        new = build_status(old, known.generation, state.accepted, applied, workload, state.evaluation, self.now())
+        new = build_status(old, state.generation, state.accepted, applied, workload, state.evaluation, self.now())
         if state.evaluation is None and state.resolved is not None and old is not None:
             new = with_last_words(old, new)
         figures = numbers and (old is None or new.to_wire() != old.to_wire())

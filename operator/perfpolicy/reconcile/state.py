@@ -37,6 +37,8 @@ class PolicyState:
     """Loop time of the last status write."""
     judged: bool = False
     """The spec has been looked at since this process started."""
+    generation: int = 0
+    """Of the spec that `accepted` and `programmed` speak of; 0: of none yet."""
     awaited: int = 0
     """How often its namespace was not known yet."""
 
