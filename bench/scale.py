@@ -56,6 +56,8 @@ SMALL = 10
 """Policies of the tenant beside the flood."""
 EDITS = 20
 QUIET_SECONDS = 60
+EVENTS_SECONDS = 30
+"""For the Events of the flood, up to a thousand of which still wait when every policy is done."""
 PATIENCE = 3600.0
 BARE_MOST = 5000
 """Policies up to which the bare program is run beside: with more, it and emptying the cluster for it take most of an hour."""
@@ -286,6 +288,7 @@ async def measure(cluster: Cluster, api: Api, count: int, folder: Path, console:
         flood, beside = await flooded(api, process, policies, small)
         await until_idle(process, count)
         tell(f"{_delays(tuple(beside))}, all in {flood:.1f} s; {QUIET_SECONDS} s in which nothing happens")
+        await asyncio.sleep(EVENTS_SECONDS)
         position, before = audit.position(cluster.lab.audit_log), process.cpu_seconds
         await asyncio.sleep(QUIET_SECONDS)
         steady, steady_writes = (process.cpu_seconds - before) / QUIET_SECONDS, cluster.writes(position).total()
