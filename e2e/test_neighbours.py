@@ -25,7 +25,7 @@ AMONG_TRUST, EDITS = 98, 20
 """Beside the poisoned one in `make trust`, and how many of them are edited."""
 LATE_SECONDS = 2.0
 """The longest an edit may take beside it, but for one in twenty."""
-SHARE = 12
+SHARE = 6
 """Of the operator's workers, so many work for one namespace at the same time."""
 HANG_SECONDS = 30
 """The longest the API server waits for a webhook."""

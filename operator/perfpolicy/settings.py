@@ -49,11 +49,11 @@ class Settings(BaseSettings):
     operator with Roles only, which cannot read a cluster-scoped kind."""
     kubeconfig: Path | None = None
     """Kubeconfig file. Empty means the pod's service account, or outside a cluster $KUBECONFIG and then ~/.kube/config."""
-    workers: int = Field(16, ge=1, le=256)
-    """Policies reconciled at the same time. The API server takes about 300 applies a second on two cores whether 4 or 64 ask at once, so
-    16 keeps it busy without crowding other clients out. Of several namespaces none has more than three quarters of them: where the writes
-    of one hang, the others go on."""
-    api_connections: int = Field(32, ge=2, le=1024)
+    workers: int = Field(8, ge=1, le=256)
+    """Policies reconciled at the same time. The API server takes about 300 applies a second on two cores whether 4 or 64 ask; 8 keep
+    it busy, and beside a flood an edit takes half of what it takes with 16. More where its answers take over 50 ms. Of several namespaces
+    none has more than three quarters of them: where the writes of one hang, the others go on."""
+    api_connections: int = Field(16, ge=2, le=1024)
     """Connections kept to the API server for requests; each watch has one more of its own. Twice the workers: each policy applies several
     children at once."""
     writes_per_second: float = Field(400.0, gt=0, le=10000)
