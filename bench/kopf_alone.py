@@ -14,7 +14,7 @@ import kopf
 
 from e2e.operator_process import resident_bytes
 from perfpolicy.cluster.client import ApiClient
-from perfpolicy.handlers.events import Connection, kopf_settings
+from perfpolicy.handlers.events import connection, kopf_settings
 from perfpolicy.settings import Settings
 from perfpolicy.vocabulary import GROUP, POLICY_PLURAL, VERSION
 
@@ -34,14 +34,7 @@ async def share(kubeconfig: Path, count: int) -> int:
 
     @kopf.on.login(registry=handlers)
     def login(**_: Any) -> kopf.ConnectionInfo:
-        return Connection(
-            server=found.server,
-            ca_path=found.ca_file or None,
-            certificate_path=found.certificate_file or None,
-            private_key_path=found.key_file or None,
-            scheme="Bearer" if found.token else None,
-            token=found.token or None,
-        )
+        return connection(found)
 
     @kopf.on.event(GROUP, VERSION, POLICY_PLURAL, registry=handlers)
     async def policy(uid: str, **_: Any) -> None:

@@ -13,10 +13,11 @@ import pytest
 from kopf._cogs.structs import references
 from kopf._cogs.structs.references import Insights
 
+from perfpolicy.cluster.client import Credentials
 from perfpolicy.cluster.resource import Resource
 from perfpolicy.cluster.status import POLICIES
 from perfpolicy.handlers import events
-from perfpolicy.handlers.events import EndlessBackoff, KopfThread, kopf_settings, registry
+from perfpolicy.handlers.events import EndlessBackoff, KopfThread, connection, kopf_settings, registry
 from perfpolicy.handlers.logs import JsonFormatter, TextFormatter
 from perfpolicy.runtime import CLASSES, Runtime
 from perfpolicy.settings import Settings
@@ -40,6 +41,12 @@ def test_kopf_copies_nothing_to_compare_it() -> None:
     body = kopf.Body({"metadata": {"annotations": {"kopf.zalando.org/last-handled-configuration": "{}"}}, "spec": {"a": 1}})
     assert storage.build(body=body, extra_fields=["status"]) == {}
     assert storage.fetch(body=body) is None
+
+
+def test_kopf_asks_with_our_credentials_and_for_nothing_compressed() -> None:
+    found = connection(Credentials("https://api", verify=True, ca_file="/ca", certificate_file="", key_file="", token="secret"))
+    assert (found.server, found.insecure, found.ca_path, found.certificate_path) == ("https://api", False, "/ca", None)
+    assert found.as_http_headers() == {"Authorization": "Bearer secret", "Accept-Encoding": "identity"}
 
 
 def test_the_backoff_never_ends_stays_within_bounds_and_starts_anew() -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import kopf
 from kopf._cogs.structs.references import Insights  # the type of an argument of kopf.operator(), which kopf does not export
 
-from perfpolicy.cluster.client import UNCOMPRESSED
+from perfpolicy.cluster.client import UNCOMPRESSED, Credentials
 from perfpolicy.cluster.resource import Resource
 from perfpolicy.cluster.watch import GRACE
 from perfpolicy.runtime import Runtime
@@ -51,12 +51,23 @@ class EndlessBackoff:
             pause = min(_PAUSE_MAX, pause * 2)
 
 
-class Connection(kopf.ConnectionInfo):
-    """How kopf reaches the API server."""
-
+class _Connection(kopf.ConnectionInfo):
     def as_http_headers(self) -> dict[str, str]:
         """Headers of every request."""
         return {**super().as_http_headers(), **UNCOMPRESSED}
+
+
+def connection(found: Credentials) -> kopf.ConnectionInfo:
+    """How kopf reaches the API server with these credentials."""
+    return _Connection(
+        server=found.server,
+        insecure=not found.verify,
+        ca_path=found.ca_file or None,
+        certificate_path=found.certificate_file or None,
+        private_key_path=found.key_file or None,
+        scheme="Bearer" if found.token else None,
+        token=found.token or None,
+    )
 
 
 class NoComparison(kopf.DiffBaseStorage):
@@ -103,15 +114,7 @@ def registry(runtime: Runtime, loop: asyncio.AbstractEventLoop) -> kopf.Operator
     @kopf.on.login(registry=handlers)
     def login(**_: Any) -> kopf.ConnectionInfo:
         found = asyncio.run_coroutine_threadsafe(runtime.credentials(), loop).result(timeout=30)
-        return Connection(
-            server=found.server,
-            insecure=not found.verify,
-            ca_path=found.ca_file or None,
-            certificate_path=found.certificate_file or None,
-            private_key_path=found.key_file or None,
-            scheme="Bearer" if found.token else None,
-            token=found.token or None,
-        )
+        return connection(found)
 
     def hand_on(event: Mapping[str, Any], seen: Callable[[Mapping[str, Any]], None], gone: Callable[[Mapping[str, Any]], None]) -> None:
         loop.call_soon_threadsafe(gone if event["type"] == "DELETED" else seen, event["object"])

@@ -58,8 +58,9 @@ def application(runtime: Runtime, kopf: KopfThread) -> web.Application:
             # One family after the other: what is held for a scrape is one of them. No more turns of the loop than the reader's pace takes:
             # where it is busy each may take a tenth of a second, and the scrape must end in time.
             evaluations = runtime.evaluations()
-            for family in (family for family in FAMILIES if not names or family.name in names):
-                await response.write(family.text(evaluations).encode())
+            for family in FAMILIES:
+                if not names or family.name in names:
+                    await response.write(family.text(evaluations).encode())
         return response
 
     async def measure_lag(_: web.Application) -> AsyncIterator[None]:
