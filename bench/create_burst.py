@@ -15,8 +15,8 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -110,25 +110,31 @@ async def create(api: Api, policies: Iterable[dict[str, Any]]) -> list[dict[str,
     return await in_parallel(16, [partial(api.send, "POST", path, policy, accept="application/json") for path, policy in paths])
 
 
+async def watched(api: Api, path: str, version: str = "") -> AsyncGenerator[dict[str, Any], None]:
+    """Objects as a watch shows them, for ever, from that resourceVersion on; without one those that are there come first."""
+    # The API server ends a watch whose reader falls behind.
+    while True:
+        url = f"{api.server}{path}?watch=true&resourceVersion={version}"
+        async with api.session.get(url, timeout=aiohttp.ClientTimeout(total=None), raise_for_status=True) as answer:
+            async for line in lines(answer.content):
+                shown = json.loads(line)["object"]
+                version = shown["metadata"]["resourceVersion"]
+                yield shown
+
+
 async def until_programmed(api: Api, policies: Collection[dict[str, Any]], version: str, seconds: float) -> None:
     """Follow the policies from that resourceVersion on until all are Programmed."""
     waiting = {(policy["metadata"]["namespace"], policy["metadata"]["name"]) for policy in policies}
     namespaces = {namespace for namespace, _ in waiting}
     path = policies_path(*namespaces if len(namespaces) == 1 else ("",))
     try:
-        async with asyncio.timeout(seconds):
-            # The API server ends a watch whose reader falls behind.
-            while waiting:
-                url = f"{api.server}{path}?watch=true&resourceVersion={version}"
-                async with api.session.get(url, timeout=aiohttp.ClientTimeout(total=None)) as answer:
-                    async for line in lines(answer.content):
-                        policy = json.loads(line)["object"]
-                        version = policy["metadata"]["resourceVersion"]
-                        said = {c["type"]: c["status"] for c in policy.get("status", {}).get("conditions", ())}
-                        if said.get("Programmed") == "True":
-                            waiting.discard((policy["metadata"]["namespace"], policy["metadata"]["name"]))
-                        if not waiting:
-                            return
+        async with asyncio.timeout(seconds), aclosing(watched(api, path, version)) as shown:
+            async for policy in shown:
+                said = {c["type"]: c["status"] for c in policy.get("status", {}).get("conditions", ())}
+                if said.get("Programmed") == "True":
+                    waiting.discard((policy["metadata"]["namespace"], policy["metadata"]["name"]))
+                if not waiting:
+                    return
     except TimeoutError:
         late = f"{len(waiting)} of {len(policies)} policies were not programmed within {seconds:g} s, {min(waiting)} for one"
         raise RuntimeError(late) from None

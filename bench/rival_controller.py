@@ -14,19 +14,18 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import click
 import yaml
 from rich.console import Console
 from rich.table import Table
 
-from bench.create_burst import Api, connect, create, in_parallel, policies_in, requests_since, timed
+from bench.create_burst import Api, connect, create, in_parallel, policies_in, requests_since, timed, watched
 from e2e.cluster import Cluster, apply_crds
 from e2e.operator_process import OperatorProcess, cpu_seconds, free_port, resident_bytes
 from e2e.policies import CLASS, a_class, a_policy
@@ -99,16 +98,15 @@ def workload(name: str, namespace: str) -> tuple[dict[str, Any], dict[str, Any]]
 
 async def until_rules(api: Api, namespace: str, count: int) -> None:
     """Follow the PrometheusRules of a namespace until there are so many."""
-    path = f"/apis/monitoring.coreos.com/v1/namespaces/{namespace}/prometheusrules?watch=true&timeoutSeconds={int(PATIENCE)}"
-    found: set[str] = set()
-    buffer = b""
-    async with api.session.get(api.server + path, timeout=aiohttp.ClientTimeout(total=PATIENCE)) as answer:
-        async for chunk in answer.content.iter_any():
-            *lines, buffer = (buffer + chunk).split(b"\n")
-            found |= {json.loads(line)["object"]["metadata"]["name"] for line in lines if line}
-            if len(found) >= count:
-                return
-    raise RuntimeError(f"{len(found)} of {count} PrometheusRules were there after {PATIENCE:g} s")
+    path, found = f"/apis/monitoring.coreos.com/v1/namespaces/{namespace}/prometheusrules", set[str]()
+    try:
+        async with asyncio.timeout(PATIENCE), aclosing(watched(api, path)) as shown:
+            async for rule in shown:
+                found.add(rule["metadata"]["name"])
+                if len(found) >= count:
+                    return
+    except TimeoutError:
+        raise RuntimeError(f"{len(found)} of {count} PrometheusRules were there after {PATIENCE:g} s") from None
 
 
 async def followed(api: Api, namespace: str, count: int, work: Awaitable[Any]) -> float:

@@ -282,12 +282,12 @@ async def measure(cluster: Cluster, api: Api, count: int, folder: Path, console:
         example = await api.send("GET", path_of(policies[0]), accept="application/json")
         tell(f"Programmed in {operator:.1f} s, {_mib(resident)} MiB; {EDITS} edits, one at a time")
         edits = [await edited(api, policies[(number * PER_NAMESPACE + 1) % count], number) for number in range(EDITS)]
-        tell(f"{_delays(tuple(sorted(edits)))}; edits of {SMALL} while all are edited")
+        tell(f"{_delays(sorted(edits))}; edits of {SMALL} while all are edited")
         small = policies_in(quiet, SMALL)
         await timed(api, small, create(api, small), PATIENCE)
         flood, beside = await flooded(api, process, policies, small)
         await until_idle(process, count)
-        tell(f"{_delays(tuple(beside))}, all in {flood:.1f} s; {QUIET_SECONDS} s in which nothing happens")
+        tell(f"{_delays(beside)}, all in {flood:.1f} s; {QUIET_SECONDS} s in which nothing happens")
         await asyncio.sleep(EVENTS_SECONDS)
         position, before = audit.position(cluster.lab.audit_log), process.cpu_seconds
         await asyncio.sleep(QUIET_SECONDS)
