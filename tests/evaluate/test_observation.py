@@ -1,6 +1,7 @@
 """A sample or one of the reasons why there is none; whatever a backend sends, nothing crashes and nothing becomes a value."""
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfpolicy.errors import MetricsUnavailable
-from perfpolicy.evaluate.observation import Observation, Row, Rows, Snapshot, add_series, observe, points, sample_name
+from perfpolicy.evaluate.observation import Observation, Reading, Row, Rows, SampleName, Snapshot, add_series, points, sample_name
 from perfpolicy.promql import names
 from perfpolicy.vocabulary import Reason
 from tests import builders as a
@@ -18,8 +19,12 @@ from tests.evaluate.answers import NOW, STEP, answer, labels_of
 NAME = sample_name("s")
 
 
+def observe(rows: Mapping[SampleName, Row] | MetricsUnavailable, name: SampleName = NAME) -> Observation:
+    return Reading(rows, NOW, timedelta()).observe(name, STEP)
+
+
 def seen(*values: Any, series: int = 1) -> Observation:
-    return observe({NAME: Row(points(values), series)}, NAME, NOW, STEP)
+    return observe({NAME: Row(points(values), series)})
 
 
 def ago(seconds: float, value: str = "1") -> list[Any]:
@@ -52,7 +57,7 @@ def test_reasons(values: list[Any], reason: Reason | None) -> None:
 
 
 def test_an_absent_series_is_no_data() -> None:
-    assert observe({}, NAME, NOW, STEP).reason is Reason.NO_DATA
+    assert observe({}).reason is Reason.NO_DATA
 
 
 def test_several_series_are_not_one() -> None:
@@ -60,7 +65,7 @@ def test_several_series_are_not_one() -> None:
 
 
 def test_an_unreachable_source_has_no_sample() -> None:
-    assert observe(MetricsUnavailable("down"), NAME, NOW, STEP).reason is Reason.SOURCE_UNREACHABLE
+    assert observe(MetricsUnavailable("down")).reason is Reason.SOURCE_UNREACHABLE
 
 
 def test_samples_come_in_time_order_and_finite() -> None:
@@ -83,7 +88,7 @@ def reason_with(*labels: dict[str, str]) -> Reason | None:
     for extra in labels:
         add_series(rows, labels_of(a.a_policy(), names.ERROR_RATIO, **extra), [ago(0, "0.5" if extra == labels[0] else "0")])
     add_series(rows, labels_of(a.a_policy(), names.REVISION, **labels[0]), [ago(0)])
-    observation = observe(Snapshot(rows).of(a.a_policy()), sample_name(names.ERROR_RATIO), NOW, STEP)
+    observation = observe(Snapshot(rows).of(a.a_policy()), sample_name(names.ERROR_RATIO))
     assert observation.newest is None or observation.newest.value == 0.5
     return observation.reason
 
@@ -101,7 +106,7 @@ def test_where_the_revision_does_not_tell_there_are_several_series(forged: tuple
         for series in (names.ERROR_RATIO, *forged):
             add_series(rows, labels_of(a.a_policy(), series, **extra), [ago(0)])
     own = Snapshot(rows).of(a.a_policy())
-    assert observe(own, sample_name(names.ERROR_RATIO), NOW, STEP).reason is Reason.SEVERAL_SERIES
+    assert observe(own, sample_name(names.ERROR_RATIO)).reason is Reason.SEVERAL_SERIES
 
 
 def test_series_that_are_not_labelled_as_ours_are_dropped() -> None:
@@ -159,7 +164,7 @@ def test_an_odd_or_unknown_label_keeps_a_row_apart_from_the_policy_s_own(more: d
     own = labels_of(a.a_policy(), names.ERROR_RATIO)
     for labels, value in ((own, "0.5"), ({**own, **more}, "0"), ({**own, "__name__": names.REVISION}, "1")):
         add_series(rows, labels, [ago(0, value)])
-    newest = observe(Snapshot(rows).of(a.a_policy()), sample_name(names.ERROR_RATIO), NOW, STEP).newest
+    newest = observe(Snapshot(rows).of(a.a_policy()), sample_name(names.ERROR_RATIO)).newest
     assert newest is not None
     assert newest.value == 0.5
 

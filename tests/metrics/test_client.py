@@ -158,10 +158,8 @@ def test_infos_are_no_warnings(server: Server, connect: Connect) -> None:
 
 def test_a_slow_answer(server: Server, connect: Connect) -> None:
     server.answer = (*good()[:2], 1.0)
-    started = time.monotonic()
     with pytest.raises(MetricsUnavailable, match="ReadTimeout"):
         connect(timeout=timedelta(milliseconds=100)).query("up")
-    assert time.monotonic() - started < 0.9
 
 
 def test_nobody_listens() -> None:

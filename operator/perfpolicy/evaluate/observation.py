@@ -215,13 +215,6 @@ class Reading:
 
 
 _NOTHING: Final = {reason: Observation(reason=reason) for reason in Reason}
-
-
-def observe(rows: Mapping[SampleName, Row] | MetricsUnavailable, name: SampleName, now: datetime, interval: timedelta) -> Observation:
-    """The samples of one name, read once."""
-    return Reading(rows, now, timedelta()).observe(name, interval)
-
-
 _GARBAGE: Final[Point] = (-math.inf, math.nan)
 
 
