@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from threading import Event
 from typing import Any
 
 import pytest
@@ -109,13 +110,21 @@ def hanging(cluster: Cluster, other: str) -> Iterator[socket.socket]:
         server.settimeout(HANG_SECONDS)
         cluster.apply(webhook(other, server.getsockname()[1]))
         try:
-            asked = beside.submit(lambda: server.accept()[0].close())
-            while not asked.done():
+            # Said before the call is ended: another one would be left for the test, with nobody waiting for its answer.
+            heard = Event()
+            asked = beside.submit(hang_up, server, heard)
+            while not (heard.is_set() or asked.done()):
                 api_of(cluster.lab.kubeconfig).create_dry(a_service(other))
             asked.result()
             yield server
         finally:
             cluster.kubectl("delete", "validatingwebhookconfiguration", other)
+
+
+def hang_up(server: socket.socket, heard: Event) -> None:
+    """Take one call, say so, and end it."""
+    with server.accept()[0]:
+        heard.set()
 
 
 def is_waited_for(call: socket.socket) -> bool:
