@@ -7,7 +7,6 @@ operator), and writes nothing. `python -m bench.list_cost`; wait ten minutes aft
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.create_burst import Api, connect
+from e2e.operator_process import cpu_seconds
 from lab.lab import Lab
 from perfpolicy.cluster.client import METADATA, METADATA_LIST, UNCOMPRESSED, lines
 
@@ -27,7 +27,6 @@ PATHS = (
     "/api/v1/services",
 )
 _STREAM = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=60"
-_CPU = re.compile(r"^process_cpu_seconds_total (\S+)$", re.MULTILINE)
 
 
 async def pages(api: Api, path: str, query: str) -> int:
@@ -37,7 +36,7 @@ async def pages(api: Api, path: str, query: str) -> int:
         url = f"{api.server}{path}?{query}" + (f"&continue={token}" if token else "")
         async with api.session.get(url, headers={"Accept": METADATA_LIST, **UNCOMPRESSED}, raise_for_status=True) as answer:
             page = json.loads(await answer.read())
-        count += len(page["items"])
+        count += len(page["items"] or ())
         token = page["metadata"].get("continue", "")
         if not token:
             return count
@@ -57,16 +56,10 @@ async def stream(api: Api, path: str) -> int:
     raise RuntimeError(f"{path}: the stream ended before its bookmark")
 
 
-async def cpu(api: Api) -> float:
-    """Seconds of CPU the API server has used."""
-    async with api.session.get(f"{api.server}/metrics", raise_for_status=True) as answer:
-        found = _CPU.search(await answer.text())
-    assert found is not None
-    return float(found[1])
-
-
 async def measure(lab: Lab) -> Table:
     """Seconds, and the API server's CPU, of each way to read each kind, in one run."""
+    server = lab.supervisor.record("kube-apiserver")
+    assert server is not None, f"lab {lab.name} is down"
     table = Table(title="reading the metadata of everything there is")
     for title in ("kind", "objects", "how", "seconds", "CPU of the API server, ms per object"):
         table.add_column(title, justify="left" if title in ("kind", "how") else "right")
@@ -78,12 +71,10 @@ async def measure(lab: Lab) -> Table:
                 "stream": partial(stream, api, path),
             }
             for name, read in ways.items():
-                # Reading the API server's own metrics costs it, too.
-                first = await cpu(api)
-                used, start = await cpu(api), time.monotonic()
+                used, start = cpu_seconds(server.pid), time.monotonic()
                 count = await read()
                 seconds = time.monotonic() - start
-                each = (await cpu(api) - used - (used - first)) / max(1, count) * 1000
+                each = (cpu_seconds(server.pid) - used) / max(1, count) * 1000
                 table.add_row(path.rpartition("/")[2], f"{count:,}", name, f"{seconds:.1f}", f"{each:.3f}")
     return table
 

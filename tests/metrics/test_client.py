@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -28,13 +27,15 @@ def good(*results: Any, **more: Any) -> Answer:
 
 
 class Server(ThreadingHTTPServer):
-    """Answers every request with `answer` and keeps the requests."""
+    """Answers every request with `answer`, after its delay in seconds unless the test is over by then, and keeps the requests."""
 
     daemon_threads = True
     answer: Answer = good()
     seen: list[Any]
     forms: list[str]
     """Bodies of those that were no GET."""
+    answers = 0
+    over: threading.Event
 
     def requested(self, index: int = -1) -> dict[str, str]:
         """The query parameters of a request."""
@@ -51,7 +52,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.seen.append(self)
         code, body, delay = self.server.answer
-        time.sleep(delay)
+        self.server.over.wait(delay)
+        self.server.answers += 1
         self.send_response(code)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -65,12 +67,13 @@ class _Handler(BaseHTTPRequestHandler):
 def serving() -> Iterator[Server]:
     """A server on a free loopback port."""
     server = Server(("127.0.0.1", 0), _Handler)
-    server.seen, server.forms = [], []
+    server.seen, server.forms, server.over = [], [], threading.Event()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield server
     finally:
+        server.over.set()
         server.shutdown()
         thread.join()
         server.server_close()
@@ -157,9 +160,10 @@ def test_infos_are_no_warnings(server: Server, connect: Connect) -> None:
 
 
 def test_a_slow_answer(server: Server, connect: Connect) -> None:
-    server.answer = (*good()[:2], 1.0)
+    server.answer = (*good()[:2], 5.0)
     with pytest.raises(MetricsUnavailable, match="ReadTimeout"):
         connect(timeout=timedelta(milliseconds=100)).query("up")
+    assert (len(server.seen), server.answers) == (1, 0)
 
 
 def test_nobody_listens() -> None:
